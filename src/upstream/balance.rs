@@ -1,0 +1,165 @@
+//! How an upstream is chosen among those that may be chosen.
+//!
+//! Pure but for counters: no lock, no clock, and no random numbers but those drawn from the seed that
+//! is handed in. Not here: who may be chosen (`health.rs`, `mod.rs`).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use super::Upstream;
+use crate::config::Policy;
+
+/// A way of choosing.
+pub trait Balance: Send + Sync {
+    /// The index of the chosen one. `live` is never empty.
+    fn pick(&self, live: &[Arc<Upstream>]) -> usize;
+}
+
+/// The implementation of `policy`; what it does at random follows from `seed`.
+pub fn of_policy(policy: Policy, seed: u64) -> Box<dyn Balance> {
+    let draws = Draws(AtomicU64::new(seed));
+    match policy {
+        Policy::RoundRobin => Box::new(RoundRobin { turn: Turn::from(&draws) }),
+        Policy::Random => Box::new(Random { draws }),
+        Policy::LeastRequests => Box::new(LeastRequests { turn: Turn::from(&draws) }),
+        Policy::TwoChoices => Box::new(TwoChoices { draws }),
+    }
+}
+
+/// One after the other.
+struct RoundRobin {
+    turn: Turn,
+}
+
+impl Balance for RoundRobin {
+    fn pick(&self, live: &[Arc<Upstream>]) -> usize {
+        self.turn.next(live.len())
+    }
+}
+
+/// Any, with equal chance.
+struct Random {
+    draws: Draws,
+}
+
+impl Balance for Random {
+    fn pick(&self, live: &[Arc<Upstream>]) -> usize {
+        self.draws.below(live.len())
+    }
+}
+
+/// The fewest exchanges in flight; among equals, one after the other.
+struct LeastRequests {
+    turn: Turn,
+}
+
+impl Balance for LeastRequests {
+    fn pick(&self, live: &[Arc<Upstream>]) -> usize {
+        let start = self.turn.next(live.len());
+        let from_start = (0..live.len()).map(|i| (start + i) % live.len());
+        from_start.min_by_key(|&i| live[i].in_flight()).unwrap_or(start)
+    }
+}
+
+/// The better of two different ones drawn at random: nearly as even as looking at all of them, at the
+/// cost of looking at two, and no herd runs to the one that was the best a moment ago.
+struct TwoChoices {
+    draws: Draws,
+}
+
+impl Balance for TwoChoices {
+    fn pick(&self, live: &[Arc<Upstream>]) -> usize {
+        let one = self.draws.below(live.len());
+        if live.len() == 1 {
+            return one;
+        }
+        let step = 1 + self.draws.below(live.len() - 1);
+        let other = (one + step) % live.len();
+        if live[other].in_flight() < live[one].in_flight() { other } else { one }
+    }
+}
+
+/// Whose turn it is.
+struct Turn(AtomicUsize);
+
+impl Turn {
+    fn from(draws: &Draws) -> Self {
+        // Half the range is left, so that the count does not wrap within the life of a process.
+        Turn(AtomicUsize::new(draws.next() as usize >> 1))
+    }
+
+    fn next(&self, len: usize) -> usize {
+        self.0.fetch_add(1, Ordering::Relaxed) % len
+    }
+}
+
+/// SplitMix64: a stream of well-mixed numbers that threads can draw from without a lock.
+struct Draws(AtomicU64);
+
+impl Draws {
+    fn next(&self) -> u64 {
+        const GAMMA: u64 = 0x9E37_79B9_7F4A_7C15;
+        let mut z = self.0.fetch_add(GAMMA, Ordering::Relaxed).wrapping_add(GAMMA);
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    /// A number from 0 to `len` - 1; the bias is below `len` / 2^64.
+    fn below(&self, len: usize) -> usize {
+        ((u128::from(self.next()) * len as u128) >> 64) as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::{Chosen, test_upstreams};
+
+    fn counts(policy: Policy, upstreams: usize, picks: usize) -> Vec<usize> {
+        let (balance, live) = (of_policy(policy, 7), test_upstreams(upstreams));
+        let mut counts = vec![0; upstreams];
+        for _ in 0..picks {
+            counts[balance.pick(&live)] += 1;
+        }
+        counts
+    }
+
+    #[test]
+    fn round_robin_is_exactly_even() {
+        assert_eq!(counts(Policy::RoundRobin, 3, 90), [30, 30, 30]);
+    }
+
+    #[test]
+    fn least_requests_takes_turns_among_equals() {
+        assert_eq!(counts(Policy::LeastRequests, 3, 90), [30, 30, 30]);
+    }
+
+    #[test]
+    fn random_policies_come_near_to_even() {
+        for policy in [Policy::Random, Policy::TwoChoices] {
+            for count in counts(policy, 4, 40_000) {
+                assert!((9_500..10_500).contains(&count), "{policy:?}: {count} of 40,000");
+            }
+        }
+    }
+
+    #[test]
+    fn a_busy_upstream_is_spared() {
+        let live = test_upstreams(2);
+        let _busy: Vec<_> = (0..5).map(|_| live[0].begin(Chosen::Live)).collect();
+        for policy in [Policy::LeastRequests, Policy::TwoChoices] {
+            let balance = of_policy(policy, 1);
+            assert!((0..20).all(|_| balance.pick(&live) == 1), "{policy:?}");
+        }
+    }
+
+    #[test]
+    fn one_upstream_is_a_choice_too() {
+        for policy in
+            [Policy::RoundRobin, Policy::Random, Policy::LeastRequests, Policy::TwoChoices]
+        {
+            assert_eq!(counts(policy, 1, 3), [3]);
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Whether an upstream may be chosen: what was seen of it, turned into `Up` or `Ejected`.
+//!
+//! Pure: no clock, no socket, no lock. The health-check thread (active) and the sessions (passive) both report what they
+//! *saw* through [`Health::observe`]; whoever holds the live list applies the [`Change`] that comes back. Not here: when to
+//! probe (`health_check.rs`), how to choose among the living (`balance.rs`).
+
+use std::fmt;
+
+/// What was seen of an upstream, by a probe or by a real request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// A probe got a passing status.
+    ProbePassed,
+    /// A real request got a response head. It clears earlier doubts but never restores: it may be a late answer.
+    Served,
+    /// A real request that was sent to an ejected upstream to try it got a response head.
+    TrialServed,
+    /// A probe got this failing status.
+    BadStatus(u16),
+    /// A connection was lost after it had been made: perhaps one bad request, so it only counts.
+    Broken,
+    /// A connection was refused, or not made in time, by the other side.
+    NoConnection,
+}
+
+/// How many observations in a row turn the state. Both at least 1; the unit is observations.
+#[derive(Clone, Copy, Debug)]
+pub struct HealthRules {
+    /// Good probes that restore an ejected upstream.
+    pub rise: u32,
+    /// Bad observations that eject one that is up.
+    pub fall: u32,
+}
+
+/// A turn of the state, with the observation that made it: the log line and the metric say why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// No longer chosen.
+    Ejected(Seen),
+    /// Chosen again.
+    Restored(Seen),
+}
+
+/// The state of one upstream. Starts `up`: a balancer that knows nothing yet must serve.
+#[derive(Debug, Default)]
+pub struct Health {
+    ejected: bool,
+    /// Observations in a row that speak against the present state.
+    against: u32,
+}
+
+impl Health {
+    /// Whether observations speak against the state it is in, so that a good one matters.
+    pub fn is_doubted(&self) -> bool {
+        self.against > 0 || self.ejected
+    }
+
+    /// Whether the upstream may be chosen.
+    pub fn is_up(&self) -> bool {
+        !self.ejected
+    }
+
+    /// Takes one observation into account. Returns the change if this observation made one.
+    ///
+    /// | seen                  | while up                | while ejected            |
+    /// |-----------------------|-------------------------|--------------------------|
+    /// | `ProbePassed`         | forget earlier bad ones | `rise` in a row restore  |
+    /// | `Served`              | forget earlier bad ones | –                        |
+    /// | `TrialServed`         | forget earlier bad ones | restores at once         |
+    /// | `BadStatus`, `Broken` | `fall` in a row eject   | forget earlier good ones |
+    /// | `NoConnection`        | ejects at once          | forget earlier good ones |
+    ///
+    /// `NoConnection` ejects whatever `fall` says: the next request would meet the same closed door.
+    /// `TrialServed` restores whatever `rise` says: without probes nobody else would look again soon.
+    pub fn observe(&mut self, seen: Seen, rules: &HealthRules) -> Option<Change> {
+        let good = matches!(seen, Seen::ProbePassed | Seen::Served | Seen::TrialServed);
+        if self.ejected && seen == Seen::Served {
+            return None;
+        }
+        if good != self.ejected {
+            self.against = 0;
+            return None;
+        }
+        self.against += 1;
+        let enough = match seen {
+            Seen::ProbePassed | Seen::Served => self.against >= rules.rise,
+            Seen::BadStatus(_) | Seen::Broken => self.against >= rules.fall,
+            Seen::NoConnection | Seen::TrialServed => true,
+        };
+        enough.then(|| {
+            self.against = 0;
+            self.ejected = !self.ejected;
+            if self.ejected { Change::Ejected(seen) } else { Change::Restored(seen) }
+        })
+    }
+}
+
+impl fmt::Display for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Seen::ProbePassed => write!(f, "a probe passed"),
+            Seen::Served => write!(f, "it answered a request"),
+            Seen::TrialServed => write!(f, "it answered a trial request"),
+            Seen::BadStatus(status) => write!(f, "a probe got status {status}"),
+            Seen::Broken => write!(f, "it broke off a connection"),
+            Seen::NoConnection => write!(f, "no connection could be made"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RULES: HealthRules = HealthRules { rise: 2, fall: 3 };
+
+    /// Each row: what is seen, one letter an observation (p = probe passed, s = served, t = trial
+    /// served, 5 = status 500, b = broken, x = no connection), and the state after each (U = up, e = ejected).
+    #[test]
+    fn states_follow_observations() {
+        for (seen, states) in [
+            ("p", "U"),
+            ("5b", "UU"),
+            ("5b5", "UUe"),
+            ("55s555", "UUUUUe"), // a good one in between starts the count again
+            ("x", "e"),           // a closed door needs no second look
+            ("xpp", "eeU"),
+            ("xp5pp", "eeeeU"), // one good probe does not restore
+            ("xssss", "eeeee"), // nor does any number of late answers
+            ("xt", "eU"),       // an answer to a request that was sent to try it does
+        ] {
+            let mut health = Health::default();
+            let got: String = seen.chars().map(|c| step(&mut health, c)).collect();
+            assert_eq!(got, states, "after {seen}");
+        }
+    }
+
+    #[test]
+    fn a_change_is_told_once_and_says_why() {
+        let mut health = Health::default();
+        assert_eq!(
+            health.observe(Seen::NoConnection, &RULES),
+            Some(Change::Ejected(Seen::NoConnection))
+        );
+        assert_eq!(health.observe(Seen::NoConnection, &RULES), None);
+    }
+
+    fn step(health: &mut Health, c: char) -> char {
+        let seen = match c {
+            'p' => Seen::ProbePassed,
+            's' => Seen::Served,
+            't' => Seen::TrialServed,
+            'b' => Seen::Broken,
+            '5' => Seen::BadStatus(500),
+            _ => Seen::NoConnection,
+        };
+        health.observe(seen, &RULES);
+        if health.is_up() { 'U' } else { 'e' }
+    }
+}

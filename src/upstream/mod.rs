@@ -1,0 +1,384 @@
+//! The upstreams: who they are, who may be chosen, and who is.
+//!
+//! The live list is a `Mutex` around one `Arc`; it is locked to clone or to replace that `Arc`, never
+//! while choosing and never across I/O. Not here: connections (`engine/`), when to probe
+//! (`health_check.rs`), the rule by which the state turns (`health.rs`).
+
+pub mod balance;
+pub mod health;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use std::net::SocketAddr;
+
+use crate::config::{Authority, Config};
+use crate::lock::Lock;
+use balance::Balance;
+use health::{Change, Health, HealthRules, Seen};
+
+/// How long an ejected upstream is left alone before one real request tries it, with probes off.
+pub const TRIAL_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Names one upstream; its place in the order in which they were given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UpstreamId(pub usize);
+
+/// One server that requests can be sent to.
+pub struct Upstream {
+    id: UpstreamId,
+    authority: Authority,
+    name: String,
+    addresses: Lock<Arc<[SocketAddr]>>,
+    /// Where in `addresses` a connect begins: behind the one that failed last.
+    first_address: AtomicUsize,
+    in_flight: AtomicUsize,
+    is_up: AtomicBool,
+    /// Whether a `Served` could change anything; spares the lock on every good answer.
+    is_doubted: AtomicBool,
+    condition: Lock<Condition>,
+}
+
+/// What is known of an upstream's health.
+#[derive(Default)]
+struct Condition {
+    health: Health,
+    /// When a real request may try it; only while it is ejected and probes are off.
+    trial_at: Option<Instant>,
+}
+
+impl Upstream {
+    fn new(id: UpstreamId, authority: Authority, addresses: Vec<SocketAddr>) -> Self {
+        Upstream {
+            id,
+            name: authority.to_string(),
+            authority,
+            addresses: Lock::new(addresses.into()),
+            first_address: AtomicUsize::new(0),
+            in_flight: AtomicUsize::new(0),
+            is_up: AtomicBool::new(true),
+            is_doubted: AtomicBool::new(false),
+            condition: Lock::default(),
+        }
+    }
+
+    /// Which one it is.
+    pub fn id(&self) -> UpstreamId {
+        self.id
+    }
+
+    /// Host and port as they were given.
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// `host:port`, for `Host` fields and log lines.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Exchanges that use it now.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is on the live list.
+    pub fn is_up(&self) -> bool {
+        self.is_up.load(Ordering::Acquire)
+    }
+
+    /// Where it can be reached now; the names of a set are resolved anew from time to time.
+    pub fn addresses(&self) -> Arc<[SocketAddr]> {
+        self.addresses.lock().clone()
+    }
+
+    /// The index in `addresses` at which a connect begins.
+    pub fn first_address(&self) -> usize {
+        self.first_address.load(Ordering::Relaxed)
+    }
+
+    /// Makes the next connect begin behind the address that has just failed.
+    pub fn skip_address(&self, failed: usize) {
+        self.first_address.store(failed.wrapping_add(1), Ordering::Relaxed);
+    }
+
+    /// Replaces the addresses. An empty list is ignored: the last good one is kept.
+    pub fn set_addresses(&self, addresses: Vec<SocketAddr>) {
+        if !addresses.is_empty() {
+            *self.addresses.lock() = addresses.into();
+        }
+    }
+
+    /// Counts one more exchange until the guard is dropped.
+    fn begin(self: &Arc<Self>, chosen: Chosen) -> InFlight {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        InFlight { upstream: self.clone(), chosen }
+    }
+}
+
+/// A choice that was made; the exchange counts as in flight until this is dropped.
+pub struct InFlight {
+    upstream: Arc<Upstream>,
+    chosen: Chosen,
+}
+
+/// Why an upstream was chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Chosen {
+    /// It was on the live list.
+    Live,
+    /// It is ejected, and this request tries it.
+    Trial,
+    /// Nobody was on the live list.
+    FailOpen,
+}
+
+impl InFlight {
+    /// The upstream that was chosen.
+    pub fn upstream(&self) -> &Arc<Upstream> {
+        &self.upstream
+    }
+
+    /// Why it was chosen.
+    pub fn chosen(&self) -> Chosen {
+        self.chosen
+    }
+
+    /// What a response head from it means for its health.
+    pub fn served(&self) -> Seen {
+        if self.chosen == Chosen::Trial { Seen::TrialServed } else { Seen::Served }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.upstream.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// All upstreams, and the live list.
+pub struct Upstreams {
+    all: Arc<[Arc<Upstream>]>,
+    live: Lock<Arc<[Arc<Upstream>]>>,
+    balance: Box<dyn Balance>,
+    rules: HealthRules,
+    /// Whether real requests try ejected upstreams, because no probe does.
+    trials: bool,
+    fail_open: bool,
+    ejected: AtomicUsize,
+    failed_open: AtomicU64,
+}
+
+impl Upstreams {
+    /// `addresses` belong to `config.upstreams`, in the same order; random policies draw from `seed`.
+    pub fn new(config: &Config, addresses: Vec<Vec<SocketAddr>>, seed: u64) -> Self {
+        let all: Arc<[Arc<Upstream>]> = config
+            .upstreams
+            .iter()
+            .zip(addresses)
+            .enumerate()
+            .map(|(i, (authority, addresses))| {
+                Arc::new(Upstream::new(UpstreamId(i), authority.clone(), addresses))
+            })
+            .collect();
+        Upstreams {
+            live: Lock::new(all.clone()),
+            all,
+            balance: balance::of_policy(config.policy, seed),
+            rules: HealthRules { rise: config.health.rise, fall: config.health.fall },
+            trials: config.health.interval.is_none(),
+            fail_open: config.retry.fail_open,
+            ejected: AtomicUsize::new(0),
+            failed_open: AtomicU64::new(0),
+        }
+    }
+
+    /// Every upstream, ejected ones too.
+    pub fn all(&self) -> &Arc<[Arc<Upstream>]> {
+        &self.all
+    }
+
+    /// Those that may be chosen.
+    pub fn live(&self) -> Arc<[Arc<Upstream>]> {
+        self.live.lock().clone()
+    }
+
+    /// Requests that were sent to an ejected upstream because nobody was live.
+    pub fn failed_open(&self) -> u64 {
+        self.failed_open.load(Ordering::Relaxed)
+    }
+
+    /// Chooses one that is not in `tried`: an ejected one whose trial is due, a live one, or, failing
+    /// those and if the operator allows it, an ejected one. `None`: nobody is left.
+    pub fn pick(&self, tried: &[UpstreamId], now: Instant) -> Option<InFlight> {
+        if let Some(trial) = self.due_trial(tried, now) {
+            return Some(trial);
+        }
+        let live = self.live();
+        if let Some(chosen) = self.choose(&live, tried, Chosen::Live) {
+            return Some(chosen);
+        }
+        if !self.fail_open {
+            return None;
+        }
+        let reason = if self.trials { Chosen::Trial } else { Chosen::FailOpen };
+        let chosen = self.choose(&self.all, tried, reason)?;
+        self.failed_open.fetch_add(1, Ordering::Relaxed);
+        Some(chosen)
+    }
+
+    fn choose(
+        &self,
+        among: &[Arc<Upstream>],
+        tried: &[UpstreamId],
+        chosen: Chosen,
+    ) -> Option<InFlight> {
+        let untried: Vec<Arc<Upstream>>;
+        let among = if tried.is_empty() {
+            among
+        } else {
+            untried = among.iter().filter(|u| !tried.contains(&u.id)).cloned().collect();
+            &untried
+        };
+        (!among.is_empty()).then(|| among[self.balance.pick(among)].begin(chosen))
+    }
+
+    fn due_trial(&self, tried: &[UpstreamId], now: Instant) -> Option<InFlight> {
+        if !self.trials || self.ejected.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let due = self.all.iter().find(|upstream| {
+            if upstream.is_up() || tried.contains(&upstream.id) {
+                return false;
+            }
+            let mut condition = upstream.condition.lock();
+            let is_due = condition.trial_at.is_some_and(|at| at <= now);
+            if is_due {
+                condition.trial_at = Some(now + TRIAL_INTERVAL);
+            }
+            is_due
+        })?;
+        Some(due.begin(Chosen::Trial))
+    }
+
+    /// Takes into account what was seen of an upstream, by a probe or by a real request.
+    pub fn observe(&self, id: UpstreamId, seen: Seen, now: Instant) {
+        let Some(upstream) = self.all.get(id.0) else { return };
+        if seen == Seen::Served && !upstream.is_doubted.load(Ordering::Relaxed) {
+            return;
+        }
+        let change = {
+            let mut condition = upstream.condition.lock();
+            let change = condition.health.observe(seen, &self.rules);
+            upstream.is_doubted.store(condition.health.is_doubted(), Ordering::Relaxed);
+            upstream.is_up.store(condition.health.is_up(), Ordering::Release);
+            if let Some(Change::Ejected(_)) = change {
+                condition.trial_at = self.trials.then(|| now + TRIAL_INTERVAL);
+            }
+            change
+        };
+        let Some(change) = change else { return };
+        let live = self.renew_live_list();
+        let of = self.all.len();
+        match change {
+            Change::Ejected(why) => {
+                log::warn!("upstream {} ejected: {why}; {live} of {of} live", upstream.name);
+            }
+            Change::Restored(why) => {
+                log::info!("upstream {} restored: {why}; {live} of {of} live", upstream.name);
+            }
+        }
+    }
+
+    /// Builds the live list from the upstreams' states. Whoever comes last has seen every change that
+    /// was made before it took the lock, so concurrent changes cannot leave an old list behind.
+    fn renew_live_list(&self) -> usize {
+        let mut live = self.live.lock();
+        *live = self.all.iter().filter(|upstream| upstream.is_up()).cloned().collect();
+        self.ejected.store(self.all.len() - live.len(), Ordering::Relaxed);
+        live.len()
+    }
+}
+
+#[cfg(test)]
+pub(crate) fn test_upstreams(count: usize) -> Vec<Arc<Upstream>> {
+    (0..count)
+        .map(|i| {
+            let address = SocketAddr::from(([127, 0, 0, 1], 8000 + i as u16));
+            Arc::new(Upstream::new(UpstreamId(i), address.into(), vec![address]))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn upstreams(count: usize, change: impl FnOnce(&mut Config)) -> Upstreams {
+        let addresses: Vec<SocketAddr> =
+            (0..count).map(|i| SocketAddr::from(([127, 0, 0, 1], 8000 + i as u16))).collect();
+        let mut config = Config {
+            upstreams: addresses.iter().map(|&address| address.into()).collect(),
+            ..Config::default()
+        };
+        change(&mut config);
+        Upstreams::new(&config, addresses.into_iter().map(|a| vec![a]).collect(), 1)
+    }
+
+    fn picks(upstreams: &Upstreams, tried: &[UpstreamId], now: Instant) -> Vec<usize> {
+        let mut picks: Vec<_> = (0..6)
+            .filter_map(|_| upstreams.pick(tried, now).map(|p| p.upstream().id().0))
+            .collect();
+        picks.sort_unstable();
+        picks.dedup();
+        picks
+    }
+
+    #[test]
+    fn only_live_upstreams_that_were_not_tried_are_chosen() {
+        let now = Instant::now();
+        let upstreams = upstreams(4, |_| ());
+        upstreams.observe(UpstreamId(1), Seen::NoConnection, now);
+        assert_eq!(picks(&upstreams, &[], now), [0, 2, 3]);
+        assert_eq!(picks(&upstreams, &[UpstreamId(0), UpstreamId(3)], now), [2]);
+        upstreams.observe(UpstreamId(1), Seen::ProbePassed, now);
+        assert_eq!(picks(&upstreams, &[], now), [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn with_nobody_live_ejected_ones_are_tried_if_allowed() {
+        for fail_open in [true, false] {
+            let now = Instant::now();
+            let upstreams = upstreams(2, |config| config.retry.fail_open = fail_open);
+            upstreams.observe(UpstreamId(0), Seen::NoConnection, now);
+            upstreams.observe(UpstreamId(1), Seen::NoConnection, now);
+            let expected: &[usize] = if fail_open { &[0, 1] } else { &[] };
+            assert_eq!(picks(&upstreams, &[], now), expected);
+            assert_eq!(upstreams.failed_open() > 0, fail_open);
+        }
+    }
+
+    #[test]
+    fn without_probes_one_request_tries_an_ejected_upstream_and_restores_it() {
+        let start = Instant::now();
+        let upstreams = upstreams(2, |config| config.health.interval = None);
+        upstreams.observe(UpstreamId(0), Seen::NoConnection, start);
+        assert_eq!(picks(&upstreams, &[], start), [1]);
+        let later = start + TRIAL_INTERVAL;
+        let trial = upstreams.pick(&[], later).unwrap();
+        assert_eq!((trial.upstream().id(), trial.chosen()), (UpstreamId(0), Chosen::Trial));
+        assert_eq!(picks(&upstreams, &[], later), [1], "one request, not two");
+        upstreams.observe(UpstreamId(0), trial.served(), later);
+        assert_eq!(picks(&upstreams, &[], later), [0, 1]);
+    }
+
+    #[test]
+    fn an_exchange_counts_until_its_choice_is_dropped() {
+        let upstreams = upstreams(1, |_| ());
+        let one = upstreams.pick(&[], Instant::now()).unwrap();
+        assert_eq!(upstreams.all()[0].in_flight(), 1);
+        drop(one);
+        assert_eq!(upstreams.all()[0].in_flight(), 0);
+    }
+}
