@@ -197,7 +197,7 @@ impl Limits {
     /// The largest `head` that can be asked for: a head must fit into one buffer, in bytes.
     pub const MAX_HEAD: usize = crate::buffer::SIZE;
     /// The largest `fields` that can be asked for.
-    pub const MAX_FIELDS: usize = 256;
+    pub const MAX_FIELDS: usize = crate::http1::head::MAX_FIELDS;
 }
 
 impl Default for Timeouts {

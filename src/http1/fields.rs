@@ -1,0 +1,347 @@
+//! Field lines: their grammar, the names that mean something here, and where they stand in a head.
+//!
+//! Not here: what the fields of a request or a response say together (`head.rs`, `framing.rs`).
+
+use memchr::{memchr, memchr_iter};
+
+use super::head::{Fault, MAX_FIELDS};
+
+/// The names that make a difference to an intermediary. Every one of them is about framing, routing or
+/// this hop alone, so none of them may stand in a trailer section (RFC 9110 §6.5.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+#[expect(missing_docs, reason = "each is the field of that name")]
+pub enum Name {
+    Other,
+    Connection,
+    ContentLength,
+    Expect,
+    Forwarded,
+    Host,
+    Http2Settings,
+    KeepAlive,
+    MaxForwards,
+    ProxyAuthenticate,
+    ProxyAuthorization,
+    ProxyConnection,
+    Te,
+    Trailer,
+    TransferEncoding,
+    Upgrade,
+    Via,
+    XForwardedFor,
+    XForwardedHost,
+    XForwardedProto,
+}
+
+impl Name {
+    /// Which one it is, in any case of letters.
+    pub fn of(name: &[u8]) -> Name {
+        let (text, known): (&[u8], Name) = match (name.len(), name[0] | 0x20) {
+            (2, b't') => (b"te", Name::Te),
+            (3, b'v') => (b"via", Name::Via),
+            (4, b'h') => (b"host", Name::Host),
+            (6, b'e') => (b"expect", Name::Expect),
+            (7, b'u') => (b"upgrade", Name::Upgrade),
+            (7, b't') => (b"trailer", Name::Trailer),
+            (9, b'f') => (b"forwarded", Name::Forwarded),
+            (10, b'c') => (b"connection", Name::Connection),
+            (10, b'k') => (b"keep-alive", Name::KeepAlive),
+            (12, b'm') => (b"max-forwards", Name::MaxForwards),
+            (14, b'c') => (b"content-length", Name::ContentLength),
+            (14, b'h') => (b"http2-settings", Name::Http2Settings),
+            (15, b'x') => (b"x-forwarded-for", Name::XForwardedFor),
+            (16, b'p') => (b"proxy-connection", Name::ProxyConnection),
+            (16, b'x') => (b"x-forwarded-host", Name::XForwardedHost),
+            (17, b't') => (b"transfer-encoding", Name::TransferEncoding),
+            (17, b'x') => (b"x-forwarded-proto", Name::XForwardedProto),
+            (18, b'p') => (b"proxy-authenticate", Name::ProxyAuthenticate),
+            (19, b'p') => (b"proxy-authorization", Name::ProxyAuthorization),
+            _ => return Name::Other,
+        };
+        if name.eq_ignore_ascii_case(text) { known } else { Name::Other }
+    }
+
+    fn bit(self) -> u32 {
+        1 << self as u8
+    }
+}
+
+/// Where one field stands in its head, in bytes from the head's beginning.
+#[derive(Clone, Copy)]
+struct Place {
+    name: Name,
+    start: u16,
+    colon: u16,
+    value: u16,
+    end: u16,
+}
+
+/// One field, borrowed from its head.
+#[derive(Clone, Copy, Debug)]
+pub struct Field<'a> {
+    /// Which one.
+    pub name: Name,
+    /// The name as it came.
+    pub name_bytes: &'a [u8],
+    /// The value without white space around it.
+    pub value: &'a [u8],
+    /// Name, colon and value as they came, without the line end.
+    pub line: &'a [u8],
+}
+
+/// The fields of a head, in order.
+pub struct Fields<'a> {
+    head: &'a [u8],
+    places: [Place; MAX_FIELDS],
+    count: usize,
+    /// One bit a known name that is there.
+    seen: u32,
+}
+
+impl<'a> Fields<'a> {
+    /// Reads the field lines from `from` to the empty line that ends `head`. Every line end in `head`
+    /// is already known to be CRLF.
+    pub fn read(head: &'a [u8], from: usize, most: usize) -> Result<Self, Fault> {
+        let nowhere = Place { name: Name::Other, start: 0, colon: 0, value: 0, end: 0 };
+        let mut fields = Fields { head, places: [nowhere; MAX_FIELDS], count: 0, seen: 0 };
+        let mut start = from;
+        for line_feed in memchr_iter(b'\n', &head[from..]) {
+            let end = from + line_feed - 1;
+            if end == start {
+                break;
+            }
+            if fields.count == most.min(MAX_FIELDS) {
+                return Err(Fault::TooManyFields);
+            }
+            let (colon, value) = field_line(&head[start..end]).map_err(Fault::Syntax)?;
+            let name = Name::of(&head[start..start + colon]);
+            fields.places[fields.count] = Place {
+                name,
+                start: start as u16,
+                colon: (start + colon) as u16,
+                value: (start + value.start) as u16,
+                end: (start + value.end) as u16,
+            };
+            fields.seen |= name.bit();
+            fields.count += 1;
+            start = end + 2;
+        }
+        Ok(fields)
+    }
+
+    /// Whether a field of that name is there.
+    pub fn has(&self, name: Name) -> bool {
+        self.seen & name.bit() != 0
+    }
+
+    /// All fields in order.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = Field<'a>> {
+        let head = self.head;
+        self.places[..self.count].iter().map(move |place| {
+            let [start, colon] = [place.start as usize, place.colon as usize];
+            let [value, end] = [place.value as usize, place.end as usize];
+            Field {
+                name: place.name,
+                name_bytes: &head[start..colon],
+                value: &head[value..end],
+                line: &head[start..end],
+            }
+        })
+    }
+
+    /// The values of the fields of that name, in order.
+    pub fn values(&self, name: Name) -> impl DoubleEndedIterator<Item = &'a [u8]> {
+        let count = if self.has(name) { self.count } else { 0 };
+        let head = self.head;
+        self.places[..count]
+            .iter()
+            .filter(move |place| place.name == name)
+            .map(move |place| &head[place.value as usize..place.end as usize])
+    }
+
+    /// The index of the last field of that name.
+    pub fn last(&self, name: Name) -> Option<usize> {
+        self.places[..self.count].iter().rposition(|place| place.name == name)
+    }
+
+    /// Whether a `Connection` field names `name` (RFC 9110 §7.6.1).
+    pub fn are_hop_by_hop(&self, name: &[u8]) -> bool {
+        self.values(Name::Connection).flat_map(elements).any(|e| e.eq_ignore_ascii_case(name))
+    }
+}
+
+/// Reads one field line without its line end (RFC 9112 §5): the index of the colon, and where the value
+/// stands without the white space around it.
+pub fn field_line(line: &[u8]) -> Result<(usize, std::ops::Range<usize>), &'static str> {
+    if matches!(line.first(), Some(b' ' | b'\t')) {
+        return Err("a line begins with white space (obsolete line folding)");
+    }
+    let colon = memchr(b':', line).ok_or("a field line has no colon")?;
+    if !is_token(&line[..colon]) {
+        return Err("a field name is empty, or has a space or another forbidden character");
+    }
+    let mut value = colon + 1..line.len();
+    if !line[value.clone()].iter().all(|&b| VALUE[b as usize]) {
+        return Err("a field value has a control character");
+    }
+    while value.start < value.end && is_blank(line[value.start]) {
+        value.start += 1;
+    }
+    while value.start < value.end && is_blank(line[value.end - 1]) {
+        value.end -= 1;
+    }
+    Ok((colon, value))
+}
+
+/// The elements of a comma-separated list, empty ones left out (RFC 9110 §5.6.1).
+pub fn elements(list: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
+    list.split(|&b| b == b',').map(trim).filter(|element| !element.is_empty())
+}
+
+/// Without spaces and tabs around it.
+pub fn trim(mut bytes: &[u8]) -> &[u8] {
+    while let [first, rest @ ..] = bytes
+        && is_blank(*first)
+    {
+        bytes = rest;
+    }
+    while let [rest @ .., last] = bytes
+        && is_blank(*last)
+    {
+        bytes = rest;
+    }
+    bytes
+}
+
+/// Whether it is a token (RFC 9110 §5.6.2): not empty, and of token characters only.
+pub fn is_token(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && bytes.iter().all(|&b| TOKEN[b as usize])
+}
+
+/// Whether a byte may stand in a field value: visible, space, tab, or 0x80–0xFF (RFC 9110 §5.5).
+pub fn is_value_byte(byte: u8) -> bool {
+    VALUE[byte as usize]
+}
+
+/// Reads digits only, no sign, no white space, within a `u64` (RFC 9110 §8.6).
+pub fn number(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0u64, |n, &b| {
+        let digit = b.is_ascii_digit().then(|| u64::from(b - b'0'))?;
+        n.checked_mul(10)?.checked_add(digit)
+    })
+}
+
+fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t')
+}
+
+static TOKEN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut b = 0;
+    while b < 128 {
+        let byte = b as u8;
+        table[b] = byte.is_ascii_alphanumeric()
+            || matches!(
+                byte,
+                b'!' | b'#'
+                    | b'$'
+                    | b'%'
+                    | b'&'
+                    | b'\''
+                    | b'*'
+                    | b'+'
+                    | b'-'
+                    | b'.'
+                    | b'^'
+                    | b'_'
+                    | b'`'
+                    | b'|'
+                    | b'~'
+            );
+        b += 1;
+    }
+    table
+};
+
+static VALUE: [bool; 256] = {
+    let mut table = [true; 256];
+    let mut b = 0;
+    while b < 32 {
+        table[b] = b == 9;
+        b += 1;
+    }
+    table[127] = false;
+    table
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_line_is_a_token_a_colon_and_a_value() {
+        for (line, value) in [
+            (&b"A:b"[..], &b"b"[..]),
+            (b"A: \t b c \t", b"b c"),
+            (b"A:", b""),
+            (b"A:  ", b""),
+            (b"a_b!: \xff:x", b"\xff:x"),
+        ] {
+            let (_, range) = field_line(line).unwrap();
+            assert_eq!(&line[range], value);
+        }
+        for line in [
+            &b""[..],
+            b"A",
+            b": b",
+            b"A : b",
+            b" A: b",
+            b"\tA: b",
+            b"A\0: b",
+            b"A: b\0",
+            b"A: \rb",
+            b"A: b\x7f",
+            b"A: b\x01",
+            b"A(: b",
+            b"\xc3: b",
+        ] {
+            assert!(field_line(line).is_err(), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn known_names_are_found_in_any_case() {
+        for (name, known) in [
+            (&b"Host"[..], Name::Host),
+            (b"CONTENT-LENGTH", Name::ContentLength),
+            (b"transfer-Encoding", Name::TransferEncoding),
+            (b"te", Name::Te),
+            (b"HTTP2-Settings", Name::Http2Settings),
+            (b"x-forwarded-for", Name::XForwardedFor),
+            (b"Hosts", Name::Other),
+            (b"Most", Name::Other),
+            (b"x_forwarded-for", Name::Other),
+        ] {
+            assert_eq!(Name::of(name), known);
+        }
+    }
+
+    #[test]
+    fn lists_have_elements() {
+        let got: Vec<_> = elements(b" a,\tb ,, c,").collect();
+        assert_eq!(got, [b"a", b"b", b"c"]);
+    }
+
+    #[test]
+    fn numbers_are_digits_that_fit() {
+        assert_eq!(number(b"18446744073709551615"), Some(u64::MAX));
+        assert_eq!(number(b"007"), Some(7));
+        for text in [&b""[..], b"18446744073709551616", b"+5", b"-5", b"0x5", b"5 5", b"5,5"] {
+            assert_eq!(number(text), None, "{text:?}");
+        }
+    }
+}

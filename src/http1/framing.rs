@@ -1,0 +1,113 @@
+//! Where a message's body ends: the one question that must never have two answers (RFC 9112 §6).
+//!
+//! Not here: reading the body (`body.rs`, `chunked.rs`).
+
+use super::fields::{Fields, Name, elements, is_token, number};
+use super::{BadResponse, Framing, Method, Reject, Version};
+
+impl Framing {
+    /// | Transfer-Encoding              | Content-Length | version  | framing or answer      |
+    /// |--------------------------------|----------------|----------|------------------------|
+    /// | –                              | –              | any      | Empty                  |
+    /// | –                              | one number     | any      | Length                 |
+    /// | –                              | anything else  | any      | 400                    |
+    /// | `chunked`                      | –              | HTTP/1.1 | Chunked                |
+    /// | well-formed, but another       | –              | HTTP/1.1 | 501                    |
+    /// | several, malformed, misordered | –              | HTTP/1.1 | 400                    |
+    /// | any                            | –              | HTTP/1.0 | 400                    |
+    /// | any                            | any            | any      | 400                    |
+    pub fn of_request(fields: &Fields<'_>, version: Version) -> Result<Framing, Reject> {
+        match (fields.has(Name::TransferEncoding), fields.has(Name::ContentLength)) {
+            (false, false) => Ok(Framing::Empty),
+            (true, true) => Err(Reject::bad("both Transfer-Encoding and Content-Length are given")),
+            (false, true) => {
+                let mut lengths = fields.values(Name::ContentLength);
+                match (lengths.next().and_then(number), lengths.next()) {
+                    (Some(length), None) => Ok(Framing::Length(length)),
+                    _ => Err(Reject::bad("Content-Length is not one number")),
+                }
+            }
+            (true, false) if version == Version::Http10 => {
+                Err(Reject::bad("HTTP/1.0 has no Transfer-Encoding"))
+            }
+            (true, false) => match Coding::read(fields) {
+                Coding::Chunked => Ok(Framing::Chunked),
+                Coding::Unknown => Err(Reject::with(501, "only the coding `chunked` is known")),
+                Coding::Malformed => Err(Reject::bad("Transfer-Encoding is not `chunked`")),
+            },
+        }
+    }
+
+    /// HEAD's answer, 1xx, 204 and 304 have no body whatever their fields say, but fields that
+    /// contradict each other are refused in them too.
+    pub fn of_response(
+        fields: &Fields<'_>,
+        version: Version,
+        status: u16,
+        method: Method,
+    ) -> Result<Framing, BadResponse> {
+        let framing = match (fields.has(Name::TransferEncoding), fields.has(Name::ContentLength)) {
+            (false, false) => Framing::UntilClose,
+            (true, true) => {
+                return Err(BadResponse("both Transfer-Encoding and Content-Length are given"));
+            }
+            (false, true) => Framing::Length(equal_lengths(fields)?),
+            (true, false) if version == Version::Http10 => {
+                return Err(BadResponse("HTTP/1.0 has no Transfer-Encoding"));
+            }
+            (true, false) => match Coding::read(fields) {
+                Coding::Chunked => Framing::Chunked,
+                Coding::Unknown | Coding::Malformed => {
+                    return Err(BadResponse("Transfer-Encoding is not `chunked`"));
+                }
+            },
+        };
+        let has_no_body = method == Method::Head || matches!(status, 100..=199 | 204 | 304);
+        Ok(if has_no_body { Framing::Empty } else { framing })
+    }
+}
+
+/// Equal lengths, in one field or several, count as one (RFC 9110 §8.6).
+fn equal_lengths(fields: &Fields<'_>) -> Result<u64, BadResponse> {
+    const BAD: BadResponse = BadResponse("Content-Length is not one number");
+    let mut all = fields.values(Name::ContentLength).flat_map(|v| v.split(|&b| b == b','));
+    let length = all.next().and_then(|first| number(super::fields::trim(first))).ok_or(BAD)?;
+    if all.all(|other| number(super::fields::trim(other)) == Some(length)) {
+        Ok(length)
+    } else {
+        Err(BAD)
+    }
+}
+
+/// What a `Transfer-Encoding` says.
+enum Coding {
+    Chunked,
+    /// Well-formed, with `chunked` last or not there at all; somebody may know it.
+    Unknown,
+    Malformed,
+}
+
+impl Coding {
+    fn read(fields: &Fields<'_>) -> Coding {
+        let mut values = fields.values(Name::TransferEncoding);
+        let (Some(value), None) = (values.next(), values.next()) else { return Coding::Malformed };
+        if value.eq_ignore_ascii_case(b"chunked") {
+            return Coding::Chunked;
+        }
+        let mut codings = elements(value).peekable();
+        if codings.peek().is_none() {
+            return Coding::Malformed;
+        }
+        let mut unknown = false;
+        while let Some(coding) = codings.next() {
+            let name = coding.split(|&b| b == b';').next().unwrap_or_default();
+            let is_chunked = coding.eq_ignore_ascii_case(b"chunked");
+            let is_last = codings.peek().is_none();
+            if !is_token(super::fields::trim(name)) || (is_chunked && !is_last) {
+                return Coding::Malformed;
+            }
+            unknown |= !is_chunked;
+        }
+        if unknown { Coding::Unknown } else { Coding::Malformed }
+    }
+}

@@ -1,0 +1,322 @@
+//! Heads: where one ends, and what it says.
+//!
+//! Everything here refuses and nothing repairs: a head that two programs could read in two ways is not
+//! forwarded at all. Not here: single field lines (`fields.rs`), body framing (`framing.rs`), what is
+//! written instead (`rewrite.rs`).
+
+use memchr::memchr_iter;
+
+use super::fields::{self, Fields, Name};
+use super::target::{self, Target};
+use super::{BadResponse, Framing, Method, Reject, Request, Response, Version};
+
+/// The most fields that a head can be allowed to have.
+pub const MAX_FIELDS: usize = 128;
+
+/// How large a head may be.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadLimits {
+    /// Bytes of the first line without its line end.
+    pub line: usize,
+    /// Bytes in all.
+    pub head: usize,
+    /// Field lines.
+    pub fields: usize,
+}
+
+/// Why a head is refused, before it is known whose it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It breaks the grammar.
+    Syntax(&'static str),
+    /// Its first line is over the limit.
+    LineTooLong,
+    /// It is over the limit.
+    HeadTooLong,
+    /// It has too many fields.
+    TooManyFields,
+}
+
+impl Fault {
+    fn text(self) -> &'static str {
+        match self {
+            Fault::Syntax(why) => why,
+            Fault::LineTooLong => "the first line is too long",
+            Fault::HeadTooLong => "the head is too long",
+            Fault::TooManyFields => "the head has too many fields",
+        }
+    }
+}
+
+impl From<Fault> for Reject {
+    fn from(fault: Fault) -> Self {
+        let status = match fault {
+            Fault::Syntax(_) => 400,
+            Fault::LineTooLong => 414,
+            Fault::HeadTooLong | Fault::TooManyFields => 431,
+        };
+        Reject { status, why: fault.text() }
+    }
+}
+
+impl From<Fault> for BadResponse {
+    fn from(fault: Fault) -> Self {
+        BadResponse(fault.text())
+    }
+}
+
+/// Looks for the end of a head while it arrives, each byte once.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Search {
+    /// Bytes looked at.
+    scanned: usize,
+    /// Where the line begins that is not whole yet.
+    line: usize,
+    /// Where the first line begins, and ends once it is whole.
+    first: (usize, usize),
+}
+
+impl Search {
+    /// Returns the length of the head once it is whole. `wire` must begin with the same bytes each time.
+    /// One empty line before a request is skipped (RFC 9112 §2.2), if `lead` allows it.
+    pub fn end(
+        &mut self,
+        wire: &[u8],
+        lead: bool,
+        limits: HeadLimits,
+    ) -> Result<Option<usize>, Fault> {
+        for line_feed in memchr_iter(b'\n', &wire[self.scanned..]).map(|at| self.scanned + at) {
+            if line_feed == self.line || wire[line_feed - 1] != b'\r' {
+                return Err(Fault::Syntax("a line ends without a carriage return"));
+            }
+            let end = line_feed - 1;
+            let is_first = self.first.1 == 0;
+            if end == self.line && !is_first {
+                return if line_feed < limits.head {
+                    Ok(Some(line_feed + 1))
+                } else {
+                    Err(Fault::HeadTooLong)
+                };
+            }
+            if is_first && end > self.line {
+                self.first = (self.line, end);
+                if end - self.line > limits.line {
+                    return Err(Fault::LineTooLong);
+                }
+            } else if is_first && !(lead && end == 0) {
+                return Err(Fault::Syntax("an empty line stands before the first line"));
+            }
+            self.line = line_feed + 1;
+        }
+        self.scanned = wire.len();
+        if self.first.1 == 0 && wire.len() - self.line > limits.line + 1 {
+            return Err(Fault::LineTooLong);
+        }
+        if wire.len() >= limits.head {
+            return Err(Fault::HeadTooLong);
+        }
+        Ok(None)
+    }
+
+    /// The first line, once it is whole.
+    pub fn first_line<'a>(&self, wire: &'a [u8]) -> Option<&'a [u8]> {
+        (self.first.1 > 0).then(|| &wire[self.first.0..self.first.1])
+    }
+
+    /// Where the field lines begin.
+    fn fields_start(&self) -> usize {
+        self.first.1 + 2
+    }
+}
+
+/// A request's head, borrowed from where it was read.
+pub struct RequestHead<'a> {
+    /// What is kept of it.
+    pub request: Request,
+    /// Its method as it came.
+    pub method: &'a [u8],
+    /// What it asks for.
+    pub target: Target<'a>,
+    /// `Host` or, if the target has one, the target's authority; `None` in HTTP/1.0 without `Host`.
+    pub authority: Option<&'a [u8]>,
+    /// Its fields.
+    pub fields: Fields<'a>,
+}
+
+/// Reads the head that `search` has found to be whole.
+pub fn request<'a>(
+    head: &'a [u8],
+    search: &Search,
+    limits: HeadLimits,
+) -> Result<RequestHead<'a>, Reject> {
+    let line = search.first_line(head).unwrap_or_default();
+    let (method_bytes, method, target, version) = request_line(line)?;
+    let fields = Fields::read(head, search.fields_start(), limits.fields)?;
+    let authority = authority(&target, &fields, version)?;
+    let options = ConnectionOptions::read(&fields).map_err(|why| Reject { status: 400, why })?;
+    let framing = Framing::of_request(&fields, version)?;
+    let expects_continue = expectation(&fields, version)?;
+    match method {
+        Method::Connect => return Err(Reject::with(405, "CONNECT is not served")),
+        Method::Trace => return Err(Reject::with(405, "TRACE is not served")),
+        _ => (),
+    }
+    let request = Request {
+        method,
+        version,
+        framing,
+        keep_alive: options.keep_alive(version),
+        expects_continue,
+        upgrade: version == Version::Http11
+            && options.upgrade
+            && fields.values(Name::Upgrade).flat_map(fields::elements).any(|p| !is_h2c(p)),
+    };
+    Ok(RequestHead { request, method: method_bytes, target, authority, fields })
+}
+
+/// Reads a request line without its line end (RFC 9112 §3).
+pub fn request_line(line: &[u8]) -> Result<(&[u8], Method, Target<'_>, Version), Reject> {
+    const SHAPE: Reject = Reject::bad("the request line is not `method target version`");
+    let mut parts = line.splitn(3, |&b| b == b' ');
+    let (Some(method_bytes), Some(target), Some(version)) =
+        (parts.next(), parts.next(), parts.next())
+    else {
+        return Err(SHAPE);
+    };
+    let method = Method::of(method_bytes).ok_or(Reject::bad("the method is not a token"))?;
+    let version = match version {
+        b"HTTP/1.1" => Version::Http11,
+        b"HTTP/1.0" => Version::Http10,
+        [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
+            if major.is_ascii_digit() && minor.is_ascii_digit() =>
+        {
+            return Err(Reject::with(505, "only HTTP/1.1 and HTTP/1.0 are served"));
+        }
+        _ => return Err(SHAPE),
+    };
+    let target = target::read(target, method)?;
+    Ok((method_bytes, method, target, version))
+}
+
+/// Who is asked (RFC 9112 §3.2): the target's authority wins over `Host`, which must be there all the same.
+fn authority<'a>(
+    target: &Target<'a>,
+    fields: &Fields<'a>,
+    version: Version,
+) -> Result<Option<&'a [u8]>, Reject> {
+    let mut hosts = fields.values(Name::Host);
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return Err(Reject::bad("there are several Host fields"));
+    }
+    match host {
+        None if version == Version::Http11 => return Err(Reject::bad("there is no Host field")),
+        Some(host) if !target::is_host(host) => {
+            return Err(Reject::bad("the Host field is not host or host:port"));
+        }
+        _ => (),
+    }
+    Ok(target.authority().or(host))
+}
+
+/// Whether the client waits for a 100 (RFC 9110 §10.1.1). HTTP/1.0 has no expectations.
+fn expectation(fields: &Fields<'_>, version: Version) -> Result<bool, Reject> {
+    if version == Version::Http10 || !fields.has(Name::Expect) {
+        return Ok(false);
+    }
+    if fields.values(Name::Expect).all(|value| value.eq_ignore_ascii_case(b"100-continue")) {
+        Ok(true)
+    } else {
+        Err(Reject::with(417, "only the expectation 100-continue is met"))
+    }
+}
+
+/// A response's head, borrowed from where it was read.
+pub struct ResponseHead<'a> {
+    /// What is kept of it.
+    pub response: Response,
+    /// The status as it came, and behind a space the reason phrase, which may be empty.
+    pub status_and_reason: &'a [u8],
+    /// Its fields.
+    pub fields: Fields<'a>,
+}
+
+/// Reads the head that `search` has found to be whole, as the answer to a request with `method`.
+pub fn response<'a>(
+    head: &'a [u8],
+    search: &Search,
+    method: Method,
+    limits: HeadLimits,
+) -> Result<ResponseHead<'a>, BadResponse> {
+    let line = search.first_line(head).unwrap_or_default();
+    let (version, status, status_and_reason) = status_line(line)?;
+    let fields = Fields::read(head, search.fields_start(), limits.fields)?;
+    let options = ConnectionOptions::read(&fields).map_err(BadResponse)?;
+    let framing = Framing::of_response(&fields, version, status, method)?;
+    let keep_alive = options.keep_alive(version);
+    let response = Response { status, version, framing, keep_alive };
+    Ok(ResponseHead { response, status_and_reason, fields })
+}
+
+/// Reads a status line without its line end (RFC 9112 §4): version, status, and both with the reason.
+pub fn status_line(line: &[u8]) -> Result<(Version, u16, &[u8]), BadResponse> {
+    const SHAPE: BadResponse = BadResponse("the status line is not `version status reason`");
+    let (version, rest) = match line.split_at_checked(9) {
+        Some((b"HTTP/1.1 ", rest)) => (Version::Http11, rest),
+        Some((b"HTTP/1.0 ", rest)) => (Version::Http10, rest),
+        _ => return Err(SHAPE),
+    };
+    match rest {
+        [a @ b'1'..=b'9', b, c, b' ', reason @ ..]
+            if b.is_ascii_digit()
+                && c.is_ascii_digit()
+                && reason.iter().all(|&b| fields::is_value_byte(b)) =>
+        {
+            let digit = |d: u8| u16::from(d - b'0');
+            Ok((version, digit(*a) * 100 + digit(*b) * 10 + digit(*c), rest))
+        }
+        _ => Err(SHAPE),
+    }
+}
+
+/// What the `Connection` fields ask for (RFC 9110 §7.6.1).
+#[derive(Clone, Copy, Debug, Default)]
+struct ConnectionOptions {
+    close: bool,
+    keep_alive: bool,
+    upgrade: bool,
+}
+
+impl ConnectionOptions {
+    fn read(fields: &Fields<'_>) -> Result<Self, &'static str> {
+        let mut options = ConnectionOptions::default();
+        for option in fields.values(Name::Connection).flat_map(fields::elements) {
+            if !fields::is_token(option) {
+                return Err("a Connection option is not a token");
+            }
+            match Name::of(option) {
+                Name::Host | Name::ContentLength | Name::TransferEncoding => {
+                    return Err("a Connection field names a field that framing or routing needs");
+                }
+                Name::Upgrade => options.upgrade = true,
+                Name::KeepAlive => options.keep_alive = true,
+                _ => options.close |= option.eq_ignore_ascii_case(b"close"),
+            }
+        }
+        Ok(options)
+    }
+
+    /// RFC 9112 §9.3.
+    fn keep_alive(self, version: Version) -> bool {
+        !self.close && (version == Version::Http11 || self.keep_alive)
+    }
+}
+
+/// HTTP/2 in clear text is a matter of one hop, and not spoken here.
+pub fn is_h2c(protocol: &[u8]) -> bool {
+    protocol.eq_ignore_ascii_case(b"h2c")
+}
+
+#[cfg(test)]
+#[path = "head_tests.rs"]
+mod tests;
