@@ -43,6 +43,11 @@ impl Buffer {
         self.start == self.end
     }
 
+    /// Bytes of memory that it holds.
+    pub fn memory(&self) -> usize {
+        self.store.len()
+    }
+
     /// Room behind the bytes; allocates, and moves the bytes to the front if that is the only way.
     /// Empty if the buffer is full.
     pub fn space(&mut self) -> &mut [u8] {

@@ -9,8 +9,10 @@ pub mod http1;
 pub mod limit;
 pub mod lock;
 pub mod server;
+pub mod session;
 pub mod state;
 pub mod upstream;
+pub mod who;
 
 pub use config::{Authority, Config};
 pub use server::{Builder, Drained, Server, StartError};

@@ -141,6 +141,8 @@ pub struct RequestHead<'a> {
     pub authority: Option<&'a [u8]>,
     /// Its fields.
     pub fields: Fields<'a>,
+    /// Why it is not served, although its framing can be trusted.
+    pub refusal: Option<Reject>,
 }
 
 /// Reads the head that `search` has found to be whole.
@@ -155,23 +157,25 @@ pub fn request<'a>(
     let authority = authority(&target, &fields, version)?;
     let options = ConnectionOptions::read(&fields).map_err(|why| Reject { status: 400, why })?;
     let framing = Framing::of_request(&fields, version)?;
-    let expects_continue = expectation(&fields, version)?;
-    match method {
-        Method::Connect => return Err(Reject::with(405, "CONNECT is not served")),
-        Method::Trace => return Err(Reject::with(405, "TRACE is not served")),
-        _ => (),
-    }
+    let expects_continue = expectation(&fields, version);
+    let refusal = match (method, expects_continue) {
+        (Method::Connect, _) => Some(Reject::with(405, "CONNECT is not served")),
+        (Method::Trace, _) => Some(Reject::with(405, "TRACE is not served")),
+        (_, Err(reject)) => Some(reject),
+        _ => None,
+    };
     let request = Request {
         method,
         version,
         framing,
-        keep_alive: options.keep_alive(version),
-        expects_continue,
+        // Whoever asked for a tunnel may already be talking through it.
+        keep_alive: options.keep_alive(version) && method != Method::Connect,
+        expects_continue: expects_continue != Ok(false),
         upgrade: version == Version::Http11
             && options.upgrade
             && fields.values(Name::Upgrade).flat_map(fields::elements).any(|p| !is_h2c(p)),
     };
-    Ok(RequestHead { request, method: method_bytes, target, authority, fields })
+    Ok(RequestHead { request, method: method_bytes, target, authority, fields, refusal })
 }
 
 /// Reads a request line without its line end (RFC 9112 §3).

@@ -34,7 +34,7 @@ impl Reject {
 
     /// Whether the request was well framed, so that what follows it can be trusted (rule 9).
     pub const fn is_well_framed(&self) -> bool {
-        matches!(self.status, 405 | 417 | 429 | 502 | 503 | 504)
+        matches!(self.status, 200 | 405 | 417 | 429 | 502 | 503 | 504)
     }
 }
 

@@ -1,0 +1,112 @@
+//! One request and its response: the two legs, and what is remembered from one to the other.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use crate::http1::body::{Encoder, Transfer};
+use crate::http1::head::Search;
+use crate::http1::rewrite::HostSlot;
+use crate::http1::{Request, Response};
+use crate::upstream::{InFlight, UpstreamId};
+
+/// From the client to the upstream.
+///
+/// ```text
+/// Head ─▶ Body ─▶ Done      Body ─▶ Cut  (nobody listens any more)      Done ─▶ Tunnel
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub(super) enum RequestLeg {
+    /// A head is awaited, or arriving.
+    Head,
+    /// The body is on its way, perhaps to nowhere.
+    Body(Transfer),
+    /// All of it was understood and written to the upstream's output.
+    Done,
+    /// The rest is not read.
+    Cut,
+    /// Bytes, whatever they mean.
+    Tunnel,
+}
+
+/// From the upstream to the client.
+///
+/// ```text
+/// Idle ─▶ Head ─▶ Body ─▶ Done      Head ─▶ Head  (interim response)      Head ─▶ Tunnel
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub(super) enum ResponseLeg {
+    /// There is no exchange.
+    Idle,
+    /// A head is awaited, or arriving.
+    Head(Search),
+    /// The body is on its way.
+    Body(Transfer),
+    /// All of it was written to the client's output.
+    Done,
+    /// Bytes, whatever they mean.
+    Tunnel,
+}
+
+/// What is remembered of an exchange.
+pub(super) struct Exchange {
+    pub request: Request,
+    /// Who asks, as far as trusted peers say.
+    pub client: IpAddr,
+    pub started: Instant,
+    /// The upstream it is with.
+    pub choice: Option<InFlight>,
+    /// Upstreams that failed it.
+    pub tried: Vec<UpstreamId>,
+    /// Connections asked for.
+    pub attempts: usize,
+    /// Where the upstream's name belongs in the held request.
+    pub host_slot: Option<HostSlot>,
+    /// Whether a byte was written to the present upstream connection.
+    pub wrote: bool,
+    /// Whether a byte of a response has come over it.
+    pub response_began: bool,
+    /// Whether the client still waits for a 100 before it sends its body.
+    pub awaits_continue: bool,
+    /// The final head, once it was written to the client's output.
+    pub response: Option<Response>,
+    /// The status that the client gets; 0 before it is known.
+    pub status: u16,
+    /// Why we answered ourselves.
+    pub why: &'static str,
+    /// Whether the client's connection will be used again.
+    pub persists: bool,
+    pub sent_to_client: u64,
+    pub request_bytes: u64,
+    pub response_bytes: u64,
+}
+
+impl Exchange {
+    pub fn new(request: Request, client: IpAddr, now: Instant) -> Self {
+        Exchange {
+            request,
+            client,
+            started: now,
+            choice: None,
+            tried: Vec::new(),
+            attempts: 0,
+            host_slot: None,
+            wrote: false,
+            response_began: false,
+            awaits_continue: request.expects_continue,
+            response: None,
+            status: 0,
+            why: "",
+            persists: false,
+            sent_to_client: 0,
+            request_bytes: 0,
+            response_bytes: 0,
+        }
+    }
+}
+
+impl RequestLeg {
+    /// Whether the body is read only to get past it.
+    pub fn is_discarding(&self) -> bool {
+        matches!(self, RequestLeg::Body(transfer) if transfer.encoder == Encoder::Nowhere)
+    }
+}

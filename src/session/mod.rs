@@ -1,0 +1,411 @@
+//! One client connection, from its first byte to its last, as a plain value.
+//!
+//! A session knows everything about proxying and nothing about sockets, threads or clocks. Whoever
+//! drives it calls [`Session::next`], does what it says, reports back, and calls it again. What is
+//! reported is only written down; every decision is made within `next`, and a call too many changes
+//! nothing. Not here: how to wait (`engine/`), how bytes are read (`http1/`).
+
+mod deadline;
+mod exchange;
+mod record;
+mod reply;
+mod request;
+mod response;
+pub mod retry;
+mod settle;
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::buffer::Buffer;
+use crate::http1::head::Search;
+use crate::state::ProxyState;
+use crate::upstream::Upstream;
+
+pub use deadline::Timeout;
+pub use record::{Outcome, Record};
+
+use exchange::{Exchange, RequestLeg, ResponseLeg};
+
+/// One of the two connections of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Who asks.
+    Client,
+    /// Who answers.
+    Upstream,
+}
+
+/// What is to be done next.
+pub enum Next {
+    /// Move bytes where possible. When nothing moves, wait until something can, or the deadline.
+    Transfer(Wants),
+    /// Connect, told once; then `Transfer` until `connected` or `connect_failed` was called.
+    Connect {
+        /// Where to.
+        to: Arc<Upstream>,
+        /// Which connection will do.
+        source: Source,
+    },
+    /// Detach the upstream connection, or withdraw the connect under way.
+    Release {
+        /// Whether it may be used again, by any session.
+        keep: bool,
+    },
+    /// One exchange is over.
+    Report(Record),
+    /// The connection to the client is over. Told for good.
+    Close {
+        /// Reset it: an orderly end would look like the end of a message.
+        abort: bool,
+    },
+}
+
+/// Which connection to an upstream will do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// One from the pool, if there is one. Should it turn out to be dead, nothing is lost.
+    Pooled,
+    /// One from the pool on which neither a byte nor an end is waiting: the request cannot be sent twice.
+    PooledIfQuiet,
+    /// A new one.
+    Fresh,
+}
+
+/// Where bytes can be moved.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wants {
+    /// From the client.
+    pub client_read: bool,
+    /// To the client.
+    pub client_write: bool,
+    /// From the upstream.
+    pub upstream_read: bool,
+    /// To the upstream.
+    pub upstream_write: bool,
+}
+
+/// Why there is no connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectFailure {
+    /// The other side refused, or was not reached.
+    Remote(io::ErrorKind),
+    /// We are short of descriptors, ports or memory; it says nothing about the upstream.
+    Local(io::ErrorKind),
+}
+
+/// What failed with an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// Reading; nothing more will come.
+    Read,
+    /// Writing; nothing more will be taken. There may still be something to read.
+    Write,
+}
+
+/// One connection as the session sees it.
+#[derive(Default)]
+struct Port {
+    input: Buffer,
+    output: Buffer,
+    /// Nothing more will come, in order.
+    ended: bool,
+    /// Nothing more will come, by an error.
+    failed: bool,
+    /// Nothing more is taken.
+    deaf: bool,
+    shutdown: Shutdown,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Shutdown {
+    #[default]
+    No,
+    /// Once the output is out.
+    Wanted,
+    Done,
+}
+
+impl Port {
+    fn clear(&mut self) {
+        self.input.clear();
+        self.output.clear();
+        self.forget_connection();
+    }
+
+    /// For the next connection; what is in the buffers stays.
+    fn forget_connection(&mut self) {
+        (self.ended, self.failed, self.deaf) = (false, false, false);
+        self.shutdown = Shutdown::No;
+    }
+
+    fn can_read(&self) -> bool {
+        !self.ended && !self.failed && self.input.room() > 0
+    }
+
+    fn can_write(&self) -> bool {
+        !self.deaf && !self.output.is_empty()
+    }
+
+    fn half_close(&mut self) {
+        if self.shutdown == Shutdown::No {
+            self.shutdown = Shutdown::Wanted;
+        }
+    }
+}
+
+/// Where the session stands with its upstream connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Link {
+    None,
+    Connecting,
+    Open { reused: bool },
+}
+
+/// Where the session stands with its client connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// It takes requests.
+    Open,
+    /// The last answer is on its way.
+    Last(End),
+    /// It reads and drops what the client still sends, so that the client can read the last answer.
+    Lingering,
+    /// It is over.
+    Closed { abort: bool },
+}
+
+/// How a connection ends once its output is out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// At once: the client has nothing more to say.
+    Orderly,
+    /// After lingering (RFC 9112 §9.6).
+    Linger,
+    /// By a reset.
+    Abort,
+}
+
+/// One client connection.
+pub struct Session {
+    state: Arc<ProxyState>,
+    peer: IpAddr,
+    phase: Phase,
+    client: Port,
+    upstream: Port,
+    link: Link,
+    /// The search for the end of the request head that is arriving.
+    search: Search,
+    request_leg: RequestLeg,
+    response_leg: ResponseLeg,
+    exchange: Option<Exchange>,
+    /// What the driver has to be told, in this order.
+    release: Option<bool>,
+    report: Option<Record>,
+    connect: Option<(Arc<Upstream>, Source)>,
+    /// What is waited for, and since when.
+    waiting: Timeout,
+    since: Instant,
+    /// When a byte was moved last.
+    moved: Instant,
+    /// Whether it was accepted only to be told that there are too many.
+    turned_away: bool,
+}
+
+impl Session {
+    /// A client at `peer` has connected.
+    pub fn new(state: Arc<ProxyState>, peer: IpAddr, now: Instant) -> Self {
+        Session {
+            state,
+            peer: peer.to_canonical(),
+            phase: Phase::Open,
+            client: Port::default(),
+            upstream: Port::default(),
+            link: Link::None,
+            search: Search::default(),
+            request_leg: RequestLeg::Head,
+            response_leg: ResponseLeg::Idle,
+            exchange: None,
+            release: None,
+            report: None,
+            connect: None,
+            waiting: Timeout::Idle,
+            since: now,
+            moved: now,
+            turned_away: false,
+        }
+    }
+
+    /// Answers its first request 503: more clients are connected than are served.
+    pub fn turn_away(&mut self) {
+        self.turned_away = true;
+    }
+
+    /// What is to be done next. Every decision is made here; a deadline that is due fires here, after
+    /// everything that was reported has been taken into account.
+    pub fn next(&mut self, now: Instant) -> Next {
+        loop {
+            let changed = self.settle(now);
+            self.note_wait(now);
+            if let Some(next) = self.told() {
+                return next;
+            }
+            if changed {
+                continue;
+            }
+            if self.deadline().is_some_and(|at| at <= now) {
+                self.fire(now);
+                continue;
+            }
+            self.release_memory();
+            return Next::Transfer(self.wants());
+        }
+    }
+
+    /// What the driver has to be told before anything else.
+    fn told(&mut self) -> Option<Next> {
+        if let Some(keep) = self.release.take() {
+            return Some(Next::Release { keep });
+        }
+        if let Some(record) = self.report.take() {
+            return Some(Next::Report(record));
+        }
+        if let Some((to, source)) = self.connect.take() {
+            return Some(Next::Connect { to, source });
+        }
+        match self.phase {
+            Phase::Closed { abort } => Some(Next::Close { abort }),
+            _ => None,
+        }
+    }
+
+    fn release_memory(&mut self) {
+        for port in [&mut self.client, &mut self.upstream] {
+            port.input.release();
+            port.output.release();
+        }
+    }
+
+    /// Room for bytes from `from`; never empty where `Wants` asked to read.
+    pub fn space(&mut self, from: Side) -> &mut [u8] {
+        self.port(from).input.space()
+    }
+
+    /// `n` bytes were read into `space`; 0 is the end.
+    pub fn received(&mut self, from: Side, n: usize, now: Instant) {
+        let port = self.port(from);
+        if n == 0 {
+            port.ended = true;
+            return;
+        }
+        port.input.filled(n);
+        self.moved = now;
+        if let (Side::Upstream, Some(exchange)) = (from, &mut self.exchange) {
+            exchange.response_began = true;
+        }
+    }
+
+    /// Bytes for `to`.
+    pub fn output(&self, to: Side) -> &[u8] {
+        match to {
+            Side::Client => self.client.output.unread(),
+            Side::Upstream => self.upstream.output.unread(),
+        }
+    }
+
+    /// The first `n` bytes of `output` were taken.
+    pub fn sent(&mut self, to: Side, n: usize, now: Instant) {
+        if n == 0 {
+            return;
+        }
+        self.moved = now;
+        self.port(to).output.consume(n);
+        if let Some(exchange) = &mut self.exchange {
+            match to {
+                Side::Client => exchange.sent_to_client += n as u64,
+                Side::Upstream => exchange.wrote = true,
+            }
+        }
+    }
+
+    /// Whether the sending direction toward `to` is to be closed now.
+    pub fn wants_shutdown(&self, to: Side) -> bool {
+        let port = if to == Side::Client { &self.client } else { &self.upstream };
+        port.shutdown == Shutdown::Wanted && port.output.is_empty()
+    }
+
+    /// It was.
+    pub fn shut_down(&mut self, to: Side) {
+        self.port(to).shutdown = Shutdown::Done;
+    }
+
+    /// The connect has succeeded.
+    pub fn connected(&mut self, reused: bool, now: Instant) {
+        if self.link == Link::Connecting {
+            self.link = Link::Open { reused };
+            self.moved = now;
+        }
+    }
+
+    /// The connect has failed.
+    pub fn connect_failed(&mut self, why: ConnectFailure, now: Instant) {
+        if self.link == Link::Connecting {
+            self.link = Link::None;
+            self.no_connection(why, now);
+        }
+    }
+
+    /// Reading or writing has failed with an error.
+    pub fn failed(&mut self, side: Side, direction: Direction) {
+        let port = self.port(side);
+        match direction {
+            Direction::Read => port.failed = true,
+            Direction::Write => port.deaf = true,
+        }
+        // A client that cannot be written to is gone. What an upstream still has to say is read.
+        port.failed |= side == Side::Client;
+    }
+
+    /// Whether an exchange is under way.
+    pub fn is_busy(&self) -> bool {
+        self.exchange.is_some() || !self.client.input.is_empty()
+    }
+
+    /// Bytes of memory that its buffers hold.
+    pub fn buffered(&self) -> usize {
+        [&self.client, &self.upstream].iter().map(|port| port.input.memory() + port.output.memory()).sum()
+    }
+
+    fn port(&mut self, side: Side) -> &mut Port {
+        match side {
+            Side::Client => &mut self.client,
+            Side::Upstream => &mut self.upstream,
+        }
+    }
+
+    fn wants(&self) -> Wants {
+        let is_open = matches!(self.link, Link::Open { .. });
+        let client_read = match self.phase {
+            Phase::Open => match self.request_leg {
+                RequestLeg::Head | RequestLeg::Tunnel => true,
+                // What an upstream does not take is not asked for either.
+                RequestLeg::Body(_) => !self.upstream.deaf,
+                RequestLeg::Done | RequestLeg::Cut => false,
+            },
+            Phase::Lingering => true,
+            Phase::Last(_) | Phase::Closed { .. } => false,
+        };
+        let upstream_read = match self.response_leg {
+            ResponseLeg::Head(_) | ResponseLeg::Body(_) | ResponseLeg::Tunnel => is_open,
+            ResponseLeg::Idle | ResponseLeg::Done => false,
+        };
+        Wants {
+            client_read: client_read && self.client.can_read(),
+            client_write: self.client.can_write(),
+            upstream_read: upstream_read && self.upstream.can_read(),
+            upstream_write: is_open && self.upstream.can_write(),
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Our own answers, and the ways in which an exchange ends.
+
+use std::time::Instant;
+
+use super::exchange::{RequestLeg, ResponseLeg};
+use super::{End, Link, Outcome, Phase, Record, Session};
+use crate::http1::body::{Encoder, Transfer};
+use crate::http1::rewrite::{self, Answer};
+use crate::http1::{Method, Reject};
+
+/// Bytes of a refused request's body that are read to keep the connection (rule 9).
+pub(super) const DISCARD: u64 = 64 * 1024;
+
+impl Session {
+    /// Answers without an upstream. The connection stays usable if the request was well framed and the
+    /// rest of its body is short enough to be read and dropped.
+    pub(super) fn answer(&mut self, reject: Reject, retry_after: Option<u64>) {
+        self.drop_link();
+        self.upstream.clear();
+        let stopping = self.state.is_stopping();
+        let Some(exchange) = &mut self.exchange else { return };
+        let body_is_short = match &self.request_leg {
+            RequestLeg::Done => true,
+            RequestLeg::Body(transfer) => {
+                !exchange.awaits_continue && transfer.decoder.left().is_none_or(|n| n <= DISCARD)
+            }
+            RequestLeg::Head | RequestLeg::Cut | RequestLeg::Tunnel => false,
+        };
+        exchange.persists =
+            reject.is_well_framed() && exchange.request.keep_alive && body_is_short && !stopping;
+        exchange.status = reject.status;
+        exchange.why = reject.why;
+        exchange.sent_to_client = 0;
+        let answer = Answer {
+            status: reject.status,
+            why: reject.why,
+            retry_after,
+            is_head: exchange.request.method == Method::Head,
+            persists: exchange.persists,
+            version: exchange.request.version,
+        };
+        rewrite::answer(&answer, &mut self.client.output);
+        self.response_leg = ResponseLeg::Done;
+        self.request_leg = match self.request_leg {
+            RequestLeg::Done => RequestLeg::Done,
+            RequestLeg::Body(transfer) if exchange.persists => {
+                RequestLeg::Body(Transfer::new(transfer.decoder, Encoder::Nowhere))
+            }
+            _ => RequestLeg::Cut,
+        };
+    }
+
+    /// Detaches the upstream connection for good, or withdraws the connect.
+    pub(super) fn drop_link(&mut self) {
+        if self.link != Link::None {
+            self.link = Link::None;
+            self.release = Some(false);
+            self.connect = None;
+        }
+    }
+
+    /// The client has all of the answer.
+    pub(super) fn finish(&mut self, now: Instant) {
+        let Some(exchange) = &self.exchange else { return };
+        let persists = exchange.persists && matches!(self.request_leg, RequestLeg::Done);
+        let may_send_more = exchange.request.keep_alive
+            || matches!(self.request_leg, RequestLeg::Cut)
+            || !self.client.input.is_empty();
+        self.record(Outcome::Finished, "", now);
+        self.upstream.clear();
+        self.request_leg = RequestLeg::Head;
+        self.response_leg = ResponseLeg::Idle;
+        self.search = Default::default();
+        if !persists {
+            self.phase = Phase::Last(if may_send_more { End::Linger } else { End::Orderly });
+        }
+    }
+
+    /// The client has a part of the answer, and will never have the rest.
+    pub(super) fn abort(&mut self, why: &'static str, now: Instant) {
+        self.drop_link();
+        self.upstream.clear();
+        self.record(Outcome::Aborted, why, now);
+        self.response_leg = ResponseLeg::Idle;
+        self.request_leg = RequestLeg::Cut;
+        self.phase = Phase::Last(End::Abort);
+    }
+
+    /// The client is gone.
+    pub(super) fn client_gone(&mut self, now: Instant) {
+        self.drop_link();
+        self.record(Outcome::ClientGone, "the client left", now);
+        self.phase = Phase::Closed { abort: true };
+    }
+
+    /// Ends both directions of a tunnel.
+    pub(super) fn end_tunnel(&mut self, why: &'static str, now: Instant) {
+        self.drop_link();
+        self.record(Outcome::Finished, why, now);
+        self.phase = Phase::Closed { abort: false };
+    }
+
+    /// Writes down how the exchange ended, if there is one.
+    fn record(&mut self, outcome: Outcome, why: &'static str, now: Instant) {
+        let Some(exchange) = self.exchange.take() else { return };
+        let tally = &self.state.tally;
+        match outcome {
+            Outcome::Finished => tally.finished.add_one(),
+            Outcome::Aborted => tally.aborted.add_one(),
+            Outcome::ClientGone => tally.client_gone.add_one(),
+        }
+        let bytes_of_leg = |leg: &RequestLeg| match leg {
+            RequestLeg::Body(transfer) => transfer.bytes,
+            _ => exchange.request_bytes,
+        };
+        self.report = Some(Record {
+            client: exchange.client,
+            outcome,
+            status: if exchange.status == 0 { 499 } else { exchange.status },
+            why: if why.is_empty() { exchange.why } else { why },
+            upstream: exchange.choice.as_ref().map(|choice| choice.upstream().clone()),
+            attempts: exchange.attempts,
+            request_bytes: bytes_of_leg(&self.request_leg),
+            response_bytes: match &self.response_leg {
+                ResponseLeg::Body(transfer) => transfer.bytes,
+                _ => exchange.response_bytes,
+            },
+            took: now.saturating_duration_since(exchange.started),
+        });
+    }
+}

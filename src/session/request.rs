@@ -1,0 +1,309 @@
+//! The way in: a request's head and body, and the choice of an upstream for it.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use super::exchange::{Exchange, RequestLeg, ResponseLeg};
+use super::reply::DISCARD;
+use super::retry::{Attempt, Failure, Verdict, decide};
+use super::{ConnectFailure, Link, Phase, Session, Source, Timeout};
+use crate::config::Limits;
+use crate::http1::body::{Decoder, Encoder, Flow, Transfer};
+use crate::http1::fields::{Name, number};
+use crate::http1::head::{self, HeadLimits, RequestHead};
+use crate::http1::rewrite::{self, RequestRules};
+use crate::http1::{BadBody, Framing, Method, Reject, Request, Version};
+use crate::upstream::health::Seen;
+use crate::upstream::{InFlight, TRIAL_INTERVAL};
+use crate::who;
+
+/// Seconds after which a request that met our own shortage may be tried again.
+const RETRY_AFTER_SHORTAGE: u64 = 1;
+
+pub(super) fn head_limits(limits: &Limits) -> HeadLimits {
+    HeadLimits { line: limits.request_line, head: limits.head, fields: limits.fields }
+}
+
+/// Why a request that could be read is not forwarded.
+struct Refusal {
+    reject: Reject,
+    retry_after: Option<u64>,
+}
+
+impl From<Reject> for Refusal {
+    fn from(reject: Reject) -> Self {
+        Refusal { reject, retry_after: None }
+    }
+}
+
+impl Session {
+    /// Looks at the request head that is arriving. Returns whether anything has changed.
+    pub(super) fn read_request(&mut self, now: Instant) -> bool {
+        let limits = head_limits(&self.state.config.limits);
+        let wire = self.client.input.unread();
+        if wire.is_empty() {
+            if self.client.ended {
+                self.phase = Phase::Closed { abort: false };
+            }
+            return self.client.ended;
+        }
+        match self.search.end(wire, true, limits) {
+            Ok(Some(len)) => self.begin(len, limits, now),
+            Ok(None) => {
+                let first_line = self.search.first_line(wire).map(head::request_line);
+                if let Some(Err(reject)) = first_line {
+                    self.refuse_head(reject, now);
+                } else if self.client.ended {
+                    self.refuse_head(Reject::bad("the request head is not complete"), now);
+                } else {
+                    return false;
+                }
+            }
+            Err(fault) => self.refuse_head(fault.into(), now),
+        }
+        true
+    }
+
+    /// Answers a head that could not be read. Nothing after it is read as a request.
+    pub(super) fn refuse_head(&mut self, reject: Reject, now: Instant) {
+        let line = self.search.first_line(self.client.input.unread());
+        let method = match line.map(head::request_line) {
+            Some(Ok((_, method, _, _))) => method,
+            _ => Method::Get,
+        };
+        let request = Request {
+            method,
+            version: Version::Http11,
+            framing: Framing::Empty,
+            keep_alive: false,
+            expects_continue: false,
+            upgrade: false,
+        };
+        self.exchange = Some(Exchange::new(request, self.peer, now));
+        self.request_leg = RequestLeg::Cut;
+        self.answer(reject, None);
+    }
+
+    /// Takes the head of `len` bytes, writes what goes on of it, and chooses an upstream.
+    fn begin(&mut self, len: usize, limits: HeadLimits, now: Instant) {
+        let bytes = &self.client.input.unread()[..len];
+        let head = match head::request(bytes, &self.search, limits) {
+            Ok(head) => head,
+            Err(reject) => return self.refuse_head(reject, now),
+        };
+        let config = &self.state.config;
+        let trusted = &config.forwarding.trusted;
+        let client = if head.fields.has(Name::XForwardedFor) {
+            who::client_address(self.peer, head.fields.values(Name::XForwardedFor), trusted)
+        } else {
+            self.peer
+        };
+        let mut exchange = Exchange::new(head.request, client, now);
+        exchange.request.keep_alive &= !self.turned_away;
+        let refusal = self.refusal(&head, client, now);
+        if refusal.is_none() {
+            self.upstream.output.hold();
+            let rules = RequestRules {
+                peer: self.peer,
+                trusted: who::is_trusted(self.peer, trusted),
+                via: config.forwarding.via_request,
+                upstream_host: config.forwarding.upstream_host,
+            };
+            exchange.host_slot = rewrite::request(&head, &rules, &mut self.upstream.output);
+        }
+        self.request_leg = match head.request.framing {
+            Framing::Empty => RequestLeg::Done,
+            framing => {
+                let decoder = Decoder::new(framing, limits.head, limits.fields);
+                let is_chunked = framing == Framing::Chunked;
+                let encoder = if is_chunked { Encoder::CHUNKED } else { Encoder::Plain };
+                RequestLeg::Body(Transfer::new(decoder, encoder))
+            }
+        };
+        self.response_leg = ResponseLeg::Head(Default::default());
+        self.exchange = Some(exchange);
+        self.client.input.consume(len);
+        if let Some(Refusal { reject, retry_after }) = refusal {
+            return self.answer(reject, retry_after);
+        }
+        self.state.budget.deposit();
+        // What has arrived of the body is looked at before an upstream hears of the request (rule 16).
+        self.relay_request(now);
+        if let ResponseLeg::Head(_) = self.response_leg {
+            self.choose(now);
+        }
+    }
+
+    /// Whether a request that could be read is served here, and now.
+    fn refusal(&self, head: &RequestHead<'_>, client: IpAddr, now: Instant) -> Option<Refusal> {
+        if self.turned_away {
+            let reject = Reject::with(503, "too many connections");
+            return Some(Refusal { reject, retry_after: Some(RETRY_AFTER_SHORTAGE) });
+        }
+        if let Some(reject) = head.refusal {
+            return Some(reject.into());
+        }
+        if let (Framing::Length(length), Some(most)) =
+            (head.request.framing, self.state.config.limits.body)
+            && length > most
+        {
+            return Some(Reject::with(413, "the body is too long").into());
+        }
+        if head.request.method == Method::Options {
+            for hops in head.fields.values(Name::MaxForwards) {
+                match number(hops) {
+                    Some(0) => return Some(Reject::with(200, "").into()),
+                    Some(_) => (),
+                    None => return Some(Reject::bad("Max-Forwards is not a number").into()),
+                }
+            }
+        }
+        let limiter = self.state.limiter.as_ref()?;
+        let wait = limiter.admit(client, now).err()?;
+        let reject = Reject::with(429, "too many requests from this client within a minute");
+        Some(Refusal { reject, retry_after: Some(wait.as_secs_f64().ceil().max(1.0) as u64) })
+    }
+
+    /// Moves what has arrived of the request's body. Returns whether anything has changed.
+    pub(super) fn relay_request(&mut self, now: Instant) -> bool {
+        let RequestLeg::Body(transfer) = &mut self.request_leg else { return false };
+        if self.upstream.deaf {
+            return false;
+        }
+        let before = self.client.input.len();
+        let flow = transfer.run(&mut self.client.input, &mut self.upstream.output);
+        let (bytes, is_discarding) = (transfer.bytes, transfer.encoder == Encoder::Nowhere);
+        let moved = self.client.input.len() != before;
+        if let Some(exchange) = &mut self.exchange {
+            exchange.request_bytes = bytes;
+            exchange.awaits_continue &= !moved;
+        }
+        let too_long = self.state.config.limits.body.is_some_and(|most| bytes > most);
+        match flow {
+            Err(BadBody(why)) => self.bad_request_body(Reject::bad(why), now),
+            Ok(_) if too_long && !is_discarding => {
+                self.bad_request_body(Reject::with(413, "the body is too long"), now);
+            }
+            Ok(Flow::Ended) => self.request_leg = RequestLeg::Done,
+            Ok(_) if is_discarding && bytes > DISCARD => self.request_leg = RequestLeg::Cut,
+            Ok(Flow::Starved) if self.client.ended => self.client_gone(now),
+            Ok(_) => return moved,
+        }
+        true
+    }
+
+    /// The body broke its framing or a limit: what was forwarded of it must never look complete.
+    fn bad_request_body(&mut self, reject: Reject, now: Instant) {
+        if let ResponseLeg::Head(_) = self.response_leg {
+            self.answer(reject, None);
+        } else if self.request_leg.is_discarding() {
+            self.request_leg = RequestLeg::Cut;
+        } else {
+            self.abort(reject.why, now);
+        }
+    }
+
+    /// Chooses an upstream that was not tried, or answers that there is none.
+    pub(super) fn choose(&mut self, now: Instant) {
+        let Some(exchange) = &mut self.exchange else { return };
+        exchange.choice = None;
+        if let Some(choice) = self.state.upstreams.pick(&exchange.tried, now) {
+            let is_safe = exchange.request.method.is_idempotent();
+            let source = if is_safe { Source::Pooled } else { Source::PooledIfQuiet };
+            return self.attempt(choice, source, now);
+        }
+        if exchange.attempts > 0 {
+            self.answer(Reject::with(502, "no upstream could be reached"), None);
+        } else {
+            let wait = self.state.config.health.interval.unwrap_or(TRIAL_INTERVAL);
+            let reject = Reject::with(503, "no upstream is up");
+            self.answer(reject, Some(wait.as_secs().max(1)));
+        }
+    }
+
+    /// Asks for a connection on which all of the request will be sent.
+    fn attempt(&mut self, choice: InFlight, source: Source, now: Instant) {
+        let Some(exchange) = &mut self.exchange else { return };
+        self.upstream.input.clear();
+        self.upstream.forget_connection();
+        self.upstream.output.rewind();
+        if let Some(slot) = &mut exchange.host_slot {
+            let name = choice.upstream().name().as_bytes();
+            self.upstream.output.replace(slot.at, slot.len, name);
+            slot.len = name.len();
+        }
+        exchange.attempts += 1;
+        exchange.wrote = false;
+        exchange.response_began = false;
+        self.connect = Some((choice.upstream().clone(), source));
+        exchange.choice = Some(choice);
+        self.link = Link::Connecting;
+        self.response_leg = ResponseLeg::Head(Default::default());
+        // Each attempt has a deadline of its own.
+        (self.waiting, self.since) = (Timeout::Connect, now);
+    }
+
+    /// There is no connection to the upstream that was chosen.
+    pub(super) fn no_connection(&mut self, why: ConnectFailure, now: Instant) {
+        match why {
+            ConnectFailure::Remote(_) => {
+                self.observe(Seen::NoConnection, now);
+                self.retry_or_give_up(Failure::Connect, false, now);
+            }
+            ConnectFailure::Local(_) => {
+                let reject = Reject::with(503, "out of descriptors, ports or memory");
+                self.answer(reject, Some(RETRY_AFTER_SHORTAGE));
+            }
+        }
+    }
+
+    /// The upstream connection gave no whole response.
+    pub(super) fn upstream_failed(&mut self, failure: Failure, now: Instant) {
+        let reused = matches!(self.link, Link::Open { reused: true });
+        self.drop_link();
+        if failure == Failure::Lost && !reused {
+            self.observe(Seen::Broken, now);
+        }
+        self.retry_or_give_up(failure, reused, now);
+    }
+
+    fn retry_or_give_up(&mut self, failure: Failure, reused: bool, now: Instant) {
+        let Some(exchange) = &mut self.exchange else { return };
+        if exchange.response.is_some() && exchange.sent_to_client == 0 {
+            // The client has seen nothing of the answer yet, so it can be taken back.
+            self.client.output.clear();
+            exchange.response = None;
+        }
+        let attempt = Attempt {
+            reused,
+            wrote: exchange.wrote,
+            replayable: self.upstream.output.holds(),
+            idempotent: exchange.request.method.is_idempotent(),
+            response_began: exchange.response_began,
+            answered: exchange.response.is_some(),
+            attempts_left: exchange.attempts < self.state.config.retry.attempts,
+        };
+        match decide(&attempt, failure, &self.state.budget, now) {
+            Verdict::RetrySame => {
+                self.state.tally.retried.add_one();
+                if let Some(choice) = exchange.choice.take() {
+                    self.attempt(choice, Source::Fresh, now);
+                }
+            }
+            Verdict::RetryOther => {
+                self.state.tally.retried.add_one();
+                exchange.tried.extend(exchange.choice.as_ref().map(|c| c.upstream().id()));
+                self.choose(now);
+            }
+            Verdict::Answer(reject) => self.answer(reject, None),
+            Verdict::Abort => self.abort("the upstream broke off its response", now),
+        }
+    }
+
+    /// Tells what was seen of the upstream that was chosen.
+    pub(super) fn observe(&self, seen: Seen, now: Instant) {
+        if let Some(choice) = self.exchange.as_ref().and_then(|exchange| exchange.choice.as_ref()) {
+            self.state.upstreams.observe(choice.upstream().id(), seen, now);
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! The way back: a response's head and body, interim responses, and the turn into a tunnel.
+
+use std::time::Instant;
+
+use super::exchange::{RequestLeg, ResponseLeg};
+use super::request::head_limits;
+use super::retry::Failure;
+use super::{Link, Session};
+use crate::buffer::Buffer;
+use crate::http1::body::{Decoder, Encoder, Flow, Transfer};
+use crate::http1::head::{self, HeadLimits, ResponseHead, Search};
+use crate::http1::rewrite::{self, ResponseRules};
+use crate::http1::{BadBody, BadResponse, Framing, Version};
+
+impl Session {
+    /// Looks at what the upstream has said. Returns whether anything has changed.
+    pub(super) fn read_response(&mut self, now: Instant) -> bool {
+        match self.response_leg {
+            ResponseLeg::Head(search) if matches!(self.link, Link::Open { .. }) => {
+                self.read_response_head(search, now)
+            }
+            ResponseLeg::Body(_) => self.relay_response(now),
+            _ => false,
+        }
+    }
+
+    fn read_response_head(&mut self, mut search: Search, now: Instant) -> bool {
+        if !self.client.output.is_empty() {
+            return false; // an interim response is on its way
+        }
+        let mut limits = head_limits(&self.state.config.limits);
+        limits.line = limits.head;
+        match search.end(self.upstream.input.unread(), false, limits) {
+            Ok(Some(len)) => self.take_response_head(len, &search, limits, now),
+            Ok(None) if self.upstream.ended || self.upstream.failed => {
+                self.upstream_failed(Failure::Lost, now);
+            }
+            Ok(None) => {
+                self.response_leg = ResponseLeg::Head(search);
+                return false;
+            }
+            Err(fault) => {
+                self.upstream_failed(Failure::Malformed(BadResponse::from(fault).0), now);
+            }
+        }
+        true
+    }
+
+    fn take_response_head(
+        &mut self,
+        len: usize,
+        search: &Search,
+        limits: HeadLimits,
+        now: Instant,
+    ) {
+        let Some(exchange) = &self.exchange else { return };
+        let request = exchange.request;
+        let bytes = &self.upstream.input.unread()[..len];
+        let head = match head::response(bytes, search, request.method, limits) {
+            Ok(head) => head,
+            Err(BadResponse(why)) => return self.upstream_failed(Failure::Malformed(why), now),
+        };
+        let mut rules = ResponseRules {
+            framing: Framing::Empty,
+            method: request.method,
+            version: request.version,
+            persists: false,
+            via: self.state.config.forwarding.via_response,
+        };
+        match head.response.status {
+            101 if request.upgrade && matches!(self.request_leg, RequestLeg::Done) => {
+                rewrite::response(&head, &rules, &mut self.client.output);
+                self.upstream.input.consume(len);
+                self.become_tunnel(now);
+            }
+            101 => {
+                let why = "the upstream switched protocols without being asked";
+                self.upstream_failed(Failure::Malformed(why), now);
+            }
+            100..=199 => {
+                if request.version == Version::Http11 {
+                    rewrite::response(&head, &rules, &mut self.client.output);
+                }
+                if let Some(exchange) = &mut self.exchange {
+                    exchange.awaits_continue &= head.response.status != 100;
+                }
+                self.upstream.input.consume(len);
+                self.response_leg = ResponseLeg::Head(Search::default());
+            }
+            _ => {
+                (rules.framing, rules.persists) = self.leaves_as(&head);
+                rewrite::response(&head, &rules, &mut self.client.output);
+                self.start_response(head.response, rules, limits, now);
+                self.upstream.input.consume(len);
+            }
+        }
+    }
+
+    /// The framing in which the response leaves, and whether the client's connection survives it.
+    fn leaves_as(&self, head: &ResponseHead<'_>) -> (Framing, bool) {
+        let Some(exchange) = &self.exchange else { return (Framing::Empty, false) };
+        let framing = match (head.response.framing, exchange.request.version) {
+            (framing @ (Framing::Empty | Framing::Length(_)), _) => framing,
+            (Framing::Chunked | Framing::UntilClose, Version::Http11) => Framing::Chunked,
+            (Framing::Chunked | Framing::UntilClose, Version::Http10) => Framing::UntilClose,
+        };
+        let persists = exchange.request.keep_alive
+            && matches!(self.request_leg, RequestLeg::Done)
+            && framing != Framing::UntilClose
+            && !self.state.is_stopping();
+        (framing, persists)
+    }
+
+    fn start_response(
+        &mut self,
+        response: crate::http1::Response,
+        rules: ResponseRules,
+        limits: HeadLimits,
+        now: Instant,
+    ) {
+        let Some(exchange) = &mut self.exchange else { return };
+        exchange.response = Some(response);
+        exchange.status = response.status;
+        exchange.persists = rules.persists;
+        exchange.sent_to_client = 0;
+        let served = exchange.choice.as_ref().map(|choice| choice.served());
+        self.upstream.output.let_go();
+        if self.upstream.deaf && !matches!(self.request_leg, RequestLeg::Done) {
+            self.request_leg = RequestLeg::Cut;
+        }
+        self.response_leg = if response.framing == Framing::Empty {
+            ResponseLeg::Done
+        } else {
+            let decoder = Decoder::new(response.framing, limits.head, limits.fields);
+            let is_chunked = rules.framing == Framing::Chunked;
+            let encoder = if is_chunked { Encoder::CHUNKED } else { Encoder::Plain };
+            ResponseLeg::Body(Transfer::new(decoder, encoder))
+        };
+        if let Some(seen) = served {
+            self.observe(seen, now);
+        }
+    }
+
+    fn relay_response(&mut self, now: Instant) -> bool {
+        let ResponseLeg::Body(transfer) = &mut self.response_leg else { return false };
+        let before = self.upstream.input.len();
+        let flow = transfer.run(&mut self.upstream.input, &mut self.client.output);
+        let starved = flow == Ok(Flow::Starved);
+        let closed = starved && self.upstream.ended && !self.upstream.failed;
+        let ended =
+            flow == Ok(Flow::Ended) || (closed && transfer.sender_closed(&mut self.client.output));
+        if let Some(exchange) = &mut self.exchange {
+            exchange.response_bytes = transfer.bytes;
+        }
+        if ended {
+            self.response_leg = ResponseLeg::Done;
+        } else if let Err(BadBody(why)) = flow {
+            self.upstream_failed(Failure::Malformed(why), now);
+        } else if starved && (self.upstream.ended || self.upstream.failed) {
+            self.upstream_failed(Failure::Lost, now);
+        } else {
+            return self.upstream.input.len() != before;
+        }
+        true
+    }
+
+    fn become_tunnel(&mut self, now: Instant) {
+        if let Some(exchange) = &mut self.exchange {
+            exchange.status = 101;
+        }
+        if let Some(seen) = self.exchange.as_ref().and_then(|e| Some(e.choice.as_ref()?.served())) {
+            self.observe(seen, now);
+        }
+        self.upstream.output.let_go();
+        self.request_leg = RequestLeg::Tunnel;
+        self.response_leg = ResponseLeg::Tunnel;
+    }
+
+    /// Moves bytes through a tunnel. Returns whether anything has changed.
+    pub(super) fn relay_tunnel(&mut self, now: Instant) -> bool {
+        let up = pour(&mut self.client.input, &mut self.upstream.output);
+        let down = pour(&mut self.upstream.input, &mut self.client.output);
+        if let Some(exchange) = &mut self.exchange {
+            exchange.request_bytes += up as u64;
+            exchange.response_bytes += down as u64;
+        }
+        if self.upstream.failed || self.upstream.deaf {
+            self.abort("the upstream broke off the tunnel", now);
+            return true;
+        }
+        if self.client.ended && self.client.input.is_empty() {
+            self.upstream.half_close();
+        }
+        if self.upstream.ended && self.upstream.input.is_empty() {
+            self.client.half_close();
+        }
+        let all_ended = self.client.ended && self.upstream.ended;
+        let inputs_out = self.client.input.is_empty() && self.upstream.input.is_empty();
+        let outputs_out = self.client.output.is_empty() && self.upstream.output.is_empty();
+        if all_ended && inputs_out && outputs_out {
+            self.end_tunnel("", now);
+            return true;
+        }
+        up + down > 0
+    }
+}
+
+/// Moves what fits. Returns the bytes moved.
+fn pour(from: &mut Buffer, to: &mut Buffer) -> usize {
+    let len = from.len().min(to.room());
+    if len > 0 {
+        to.push(&from.unread()[..len]);
+        from.consume(len);
+    }
+    len
+}

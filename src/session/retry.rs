@@ -1,0 +1,175 @@
+//! Whether a request that failed is sent again: nothing is lost, and nothing is done twice.
+//!
+//! Pure. Not here: who is chosen next (`upstream/`), how many retries there may be (`budget.rs`).
+
+use std::time::Instant;
+
+use crate::budget::Budget;
+use crate::http1::Reject;
+
+/// How far an attempt came.
+#[derive(Clone, Copy, Debug)]
+pub struct Attempt {
+    /// The connection had served another exchange before.
+    pub reused: bool,
+    /// A byte of the request was written to it.
+    pub wrote: bool,
+    /// All of the request that was written is still held.
+    pub replayable: bool,
+    /// Doing it twice has the effect of doing it once.
+    pub idempotent: bool,
+    /// A byte of a response has arrived.
+    pub response_began: bool,
+    /// A byte of a final response has reached the client, or may have.
+    pub answered: bool,
+    /// One more attempt is within the limit of an exchange.
+    pub attempts_left: bool,
+}
+
+/// What went wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// No connection was made.
+    Connect,
+    /// The connection ended, or failed, before the response was whole.
+    Lost,
+    /// What came is no response.
+    Malformed(&'static str),
+    /// No response came in time.
+    Late,
+}
+
+/// What to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Send it again, to the same upstream, on a fresh connection.
+    RetrySame,
+    /// Send it again, to an upstream that was not tried.
+    RetryOther,
+    /// Answer this.
+    Answer(Reject),
+    /// Let the client see that the answer is cut.
+    Abort,
+}
+
+/// | failed                                  | retry when                                                     |
+/// |-----------------------------------------|----------------------------------------------------------------|
+/// | connecting                              | always: nothing was sent                                       |
+/// | reused connection, no response byte     | replayable ∧ (idempotent ∨ nothing written): same upstream     |
+/// | fresh connection, no response byte      | replayable ∧ (nothing written ∨ idempotent ∧ within the budget) |
+/// | a response had begun, or was malformed  | never: 502                                                     |
+/// | no response in time                     | never: 504                                                     |
+/// | the client has a part of it             | never: abort                                                   |
+pub fn decide(attempt: &Attempt, failure: Failure, budget: &Budget, now: Instant) -> Verdict {
+    if attempt.answered {
+        return Verdict::Abort;
+    }
+    let gave_up = Verdict::Answer(Reject::with(502, give_up_text(failure)));
+    match failure {
+        Failure::Late => {
+            return Verdict::Answer(Reject::with(504, "the upstream did not answer in time"));
+        }
+        Failure::Malformed(_) => return gave_up,
+        Failure::Connect | Failure::Lost if !attempt.attempts_left => return gave_up,
+        Failure::Connect => return Verdict::RetryOther,
+        Failure::Lost => (),
+    }
+    let may_send_again = attempt.replayable && (attempt.idempotent || !attempt.wrote);
+    if attempt.response_began || !may_send_again {
+        gave_up
+    } else if attempt.reused {
+        Verdict::RetrySame
+    } else if !attempt.wrote || budget.withdraw(now) {
+        Verdict::RetryOther
+    } else {
+        gave_up
+    }
+}
+
+fn give_up_text(failure: Failure) -> &'static str {
+    match failure {
+        Failure::Connect => "no upstream could be connected to",
+        Failure::Lost => "the upstream broke off the connection",
+        Failure::Malformed(why) => why,
+        Failure::Late => "the upstream did not answer in time",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One letter a fact: r = reused, w = wrote, h = held (replayable), i = idempotent, b = response
+    /// began, a = answered, n = no attempts left.
+    fn verdict(facts: &str, failure: Failure) -> Verdict {
+        let is = |letter| facts.contains(letter);
+        let attempt = Attempt {
+            reused: is('r'),
+            wrote: is('w'),
+            replayable: is('h'),
+            idempotent: is('i'),
+            response_began: is('b'),
+            answered: is('a'),
+            attempts_left: !is('n'),
+        };
+        let now = Instant::now();
+        decide(&attempt, failure, &Budget::new(0, 1, now), now)
+    }
+
+    #[test]
+    fn what_is_sent_again() {
+        for (facts, expected) in [
+            ("rwhi", Verdict::RetrySame),
+            ("rh", Verdict::RetrySame), // a POST of which nothing was written
+            ("whi", Verdict::RetryOther), // fresh: within the budget
+            ("h", Verdict::RetryOther),
+        ] {
+            assert_eq!(verdict(facts, Failure::Lost), expected, "{facts}");
+        }
+        for facts in ["rwh", "wh", "rwi", "wi", "rwhib", "whib", "rwhin", ""] {
+            let verdict = verdict(facts, Failure::Lost);
+            assert!(matches!(verdict, Verdict::Answer(Reject { status: 502, .. })), "{facts}");
+        }
+    }
+
+    #[test]
+    fn a_failed_connect_is_always_followed_by_another() {
+        for facts in ["", "h", "i", "r"] {
+            assert_eq!(verdict(facts, Failure::Connect), Verdict::RetryOther);
+        }
+        assert!(matches!(verdict("hin", Failure::Connect), Verdict::Answer(_)));
+    }
+
+    #[test]
+    fn what_is_never_sent_again() {
+        for failure in [Failure::Connect, Failure::Lost, Failure::Late, Failure::Malformed("x")] {
+            assert_eq!(verdict("rwhia", failure), Verdict::Abort);
+        }
+        let status = |failure| match verdict("whi", failure) {
+            Verdict::Answer(reject) => reject.status,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(status(Failure::Late), 504);
+        assert_eq!(status(Failure::Malformed("x")), 502);
+    }
+
+    #[test]
+    fn the_budget_bounds_retries_on_fresh_connections_only() {
+        let now = Instant::now();
+        let budget = Budget::new(0, 1, now);
+        let mut attempt = Attempt {
+            reused: false,
+            wrote: true,
+            replayable: true,
+            idempotent: true,
+            response_began: false,
+            answered: false,
+            attempts_left: true,
+        };
+        let decide = |attempt: &Attempt| decide(attempt, Failure::Lost, &budget, now);
+        assert_eq!(decide(&attempt), Verdict::RetryOther);
+        assert!(matches!(decide(&attempt), Verdict::Answer(_)), "the budget is spent");
+        attempt.reused = true;
+        assert_eq!(decide(&attempt), Verdict::RetrySame);
+    }
+}
