@@ -2,14 +2,20 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+pub mod background;
 pub mod budget;
 pub mod buffer;
 pub mod config;
+pub mod health_check;
 pub mod limit;
 pub mod lock;
+pub mod rate_limit;
+pub mod resolve;
 pub mod server;
+pub mod shortage;
 pub mod state;
 pub mod upstream;
+pub mod who;
 
 pub use config::{Authority, Config};
 pub use server::{Builder, Drained, Server, StartError};
