@@ -2,14 +2,19 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+pub mod background;
 pub mod budget;
 pub mod buffer;
 pub mod config;
+pub mod health_check;
 pub mod http1;
 pub mod limit;
 pub mod lock;
+pub mod rate_limit;
+pub mod resolve;
 pub mod server;
 pub mod session;
+pub mod shortage;
 pub mod state;
 pub mod upstream;
 pub mod who;
