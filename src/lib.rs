@@ -5,6 +5,7 @@
 pub mod budget;
 pub mod buffer;
 pub mod config;
+pub mod demo;
 pub mod limit;
 pub mod lock;
 pub mod server;
