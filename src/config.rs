@@ -1,7 +1,7 @@
 //! What the operator decided, as plain typed values with the defaults that the command line shows.
 //!
 //! Every limit and every deadline of the program is a field here, with its unit. Not here: reading
-//! flags (`cli.rs`), opening sockets, resolving names (`server.rs`).
+//! flags (`cli/`), opening sockets, resolving names (`server.rs`).
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

@@ -6,6 +6,7 @@ pub mod background;
 pub mod budget;
 pub mod buffer;
 pub mod config;
+pub mod demo;
 pub mod health_check;
 pub mod http1;
 pub mod limit;

@@ -1,0 +1,263 @@
+//! The command line: flags as typed, turned into a `Config` as meant.
+//!
+//! Whatever is wrong with it becomes one line that names the input and the remedy. Not here: what a
+//! value may look like (`values.rs`), the flags and their help (`flags.rs`), the wording of a
+//! refusal (`refusal.rs`), anything that happens afterwards (`main.rs`).
+
+mod flags;
+mod refusal;
+mod values;
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+
+use balancebeam::Config;
+use clap::error::ErrorKind;
+use clap::{CommandFactory, FromArgMatches};
+
+use flags::{Command, Flags};
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub enum Asked {
+    /// Balance as configured. `verbosity` counts the `-v`.
+    Balance { config: Box<Config>, verbosity: u8 },
+    /// Show what a balancer does, listening there.
+    Demo { bind: SocketAddr, verbosity: u8 },
+    /// Print the help or the version.
+    Tell(clap::Error),
+}
+
+/// Reads the arguments that follow the program's name. The error is one line, without an end.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Asked, String> {
+    let mut known = Vec::new();
+    for arg in args {
+        known.push(arg.into_string().map_err(|raw| refusal::not_utf8(&raw))?);
+    }
+    let flags = match read(known) {
+        Ok(flags) => flags,
+        Err(e) if matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            return Ok(Asked::Tell(e));
+        }
+        Err(error) => return Err(refusal::one_line(&error)),
+    };
+    match flags.command {
+        Some(Command::Demo(demo)) => Ok(Asked::Demo { bind: demo.bind, verbosity: demo.verbose }),
+        None => {
+            let verbosity = flags.logging.verbose;
+            let config = Box::new(flags.meant().map_err(|line| refusal::escaped(&line))?);
+            Ok(Asked::Balance { config, verbosity })
+        }
+    }
+}
+
+fn read(args: Vec<String>) -> Result<Flags, clap::Error> {
+    // `--threads -5` is a bad value of --threads, not an unknown flag.
+    let command = Flags::command().mut_args(|arg| {
+        let takes_value = arg.get_action().takes_values();
+        arg.allow_negative_numbers(takes_value)
+    });
+    Flags::from_arg_matches(&command.try_get_matches_from(args)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    use balancebeam::config::{HealthConfig, Limits, Policy, WhenFull};
+
+    fn asked(line: &str) -> Result<Asked, String> {
+        parse(line.split_whitespace().map(OsString::from))
+    }
+
+    fn config(line: &str) -> Config {
+        match asked(&format!("-u a:80 {line}")) {
+            Ok(Asked::Balance { config, .. }) => *config,
+            other => panic!("`{line}` gave {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_flags_are_sound() {
+        Flags::command().debug_assert();
+    }
+
+    /// A flag nobody typed changes nothing: help, parser and library agree on every default.
+    #[test]
+    fn no_flags_mean_the_default_configuration() {
+        let plain = Config { upstreams: vec!["a:80".parse().unwrap()], ..Config::default() };
+        assert_eq!(format!("{:?}", config("")), format!("{plain:?}"));
+    }
+
+    #[test]
+    fn flags_mean_what_they_say() {
+        type Fact = fn(&Config) -> bool;
+        let secs = Duration::from_secs;
+        assert_eq!(config("--tunnel-timeout 31536000").timeouts.tunnel, secs(31_536_000));
+        let facts: &[(&str, Fact)] = &[
+            ("-b 127.0.0.1:0", |c| c.bind.to_string() == "127.0.0.1:0"),
+            ("--bind [::1]:1100", |c| c.bind.to_string() == "[::1]:1100"),
+            ("--bind=[::]:80", |c| c.bind.is_ipv6()),
+            ("-u b:81 --upstream [::1]:82", |c| c.upstreams.len() == 3),
+            ("-u b:81", |c| c.upstreams[1].to_string() == "b:81"),
+            ("--policy two-choices", |c| c.policy == Policy::TwoChoices),
+            ("--policy least-requests", |c| c.policy == Policy::LeastRequests),
+            ("--engine threads --threads 3", |c| c.threads == Some(3)),
+            ("--max-request-line 2K", |c| c.limits.request_line == 2048),
+            ("--max-head 4K", |c| (c.limits.head, c.limits.request_line) == (4096, 4096)),
+            ("--max-head 32k", |c| c.limits.head == Limits::MAX_HEAD),
+            ("--max-fields 7", |c| c.limits.fields == 7),
+            ("--max-body 3GiB", |c| c.limits.body == Some(3 << 30)),
+            ("--max-body 0", |c| c.limits.body.is_none()),
+            ("--max-connections 9", |c| c.limits.connections == Some(9)),
+            ("--when-full refuse", |c| c.limits.when_full == WhenFull::Refuse),
+            ("--pool-size 0", |c| c.limits.pool == 0),
+            ("--max-requests-per-minute 5", |c| c.limits.requests_per_minute == 5),
+            ("--rate-limit-clients 6", |c| c.limits.rate_limit_clients == 6),
+            ("--head-timeout 0.5", |c| c.timeouts.head == Duration::from_millis(500)),
+            ("--idle-timeout 2", |c| c.timeouts.idle.as_secs() == 2),
+            ("--connect-timeout .25", |c| c.timeouts.connect.as_millis() == 250),
+            ("--response-timeout 3", |c| c.timeouts.response.as_secs() == 3),
+            ("--progress-timeout 4", |c| c.timeouts.progress.as_secs() == 4),
+            ("--linger-timeout 5", |c| c.timeouts.linger.as_secs() == 5),
+            ("--pool-timeout 6", |c| c.timeouts.pool.as_secs() == 6),
+            ("--drain-timeout 7", |c| c.timeouts.drain.as_secs() == 7),
+            ("--trust-forwarded none", |c| c.forwarding.trusted.is_empty()),
+            ("--trust-forwarded 10.0.0.0/8,::1", |c| c.forwarding.trusted.len() == 2),
+            ("--trust-forwarded 10.1.2.3/8 --trust-forwarded ::ffff:1.2.3.4", |c| {
+                let shown: Vec<_> = c.forwarding.trusted.iter().map(|n| n.to_string()).collect();
+                shown == ["10.0.0.0/8", "1.2.3.4/32"]
+            }),
+            ("--no-via", |c| !c.forwarding.via_request && !c.forwarding.via_response),
+            ("--via-response", |c| c.forwarding.via_request && c.forwarding.via_response),
+            ("--upstream-host", |c| c.forwarding.upstream_host),
+            ("--max-attempts 1", |c| c.retry.attempts == 1),
+            ("--retry-budget 0 --retry-floor 0", |c| {
+                (c.retry.budget_percent, c.retry.budget_floor) == (0, 0)
+            }),
+            ("--fail-open false", |c| !c.retry.fail_open),
+            ("--active-health-check-interval 0", |c| c.health.interval.is_none()),
+            ("--active-health-check-interval 1", |c| {
+                c.health.interval == Some(Duration::from_secs(1))
+            }),
+            ("--active-health-check-timeout 8", |c| c.health.probe_timeout().as_secs() == 8),
+            ("--health-fall 4 --health-rise 3", |c| (c.health.fall, c.health.rise) == (4, 3)),
+        ];
+        for (line, holds) in facts {
+            let config = config(line);
+            assert!(holds(&config), "`{line}` gave {config:?}");
+        }
+    }
+
+    #[test]
+    fn a_chosen_path_must_succeed_the_default_one_need_only_answer() {
+        let passes = |line: &str| {
+            let HealthConfig { status, .. } = config(line).health;
+            [204, 302, 404, 500].map(|code| status.contains(code))
+        };
+        assert_eq!(passes(""), [true, true, true, false]);
+        assert_eq!(passes("--active-health-check-path /up"), [true, false, false, false]);
+        assert_eq!(
+            passes("--active-health-check-path /up --active-health-check-status 404,500-599"),
+            [false, false, true, true]
+        );
+    }
+
+    #[test]
+    fn the_demo_has_its_own_address() {
+        for (line, address, v) in [
+            ("demo", "127.0.0.1:1100", 0),
+            ("demo -v --bind 127.0.0.1:0", "127.0.0.1:0", 1),
+            ("demo -b [::1]:7 -vv", "[::1]:7", 2),
+        ] {
+            match asked(line) {
+                Ok(Asked::Demo { bind, verbosity }) => {
+                    assert_eq!((bind.to_string().as_str(), verbosity), (address, v), "{line}");
+                }
+                other => panic!("`{line}` gave {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn help_and_version_are_no_errors() {
+        for line in ["-h", "--help", "--version", "-V", "-u a:80 --help", "demo --help"] {
+            assert!(matches!(asked(line), Ok(Asked::Tell(_))), "{line}");
+        }
+    }
+
+    /// Each row: what is typed, and what the one line must name.
+    #[test]
+    fn a_refusal_is_one_line_that_names_the_input_and_the_remedy() {
+        for (line, named, remedy) in [
+            ("", "upstream", "--upstream host:port"),
+            ("-b 1100", "--bind `1100`", "0.0.0.0:1100"),
+            ("-b localhost:1100", "`localhost:1100`", "0.0.0.0:1100"),
+            ("-b", "--bind <ADDR>", "needs a value"),
+            ("-b 1.1.1.1:1 -b 1.1.1.1:2", "--bind", "once"),
+            ("-u host", "--upstream `host`", "add a port"),
+            ("-u http://a:80", "`http://a:80`", "without a scheme"),
+            ("-u a:80 --polizy random", "`--polizy`", "--policy"),
+            ("-u a:80 --policy ring", "--policy `ring`", "round-robin, random"),
+            ("-u a:80 --policy", "--policy", "round-robin, random"),
+            ("-u a:80 --engine tokio", "`tokio`", "threads"),
+            ("-u a:80 -x", "`-x`", "--help"),
+            ("-u a:80 --threads 0", "--threads `0`", "from 1 to 1024"),
+            ("-u a:80 --threads -5", "--threads `-5`", "from 1 to 1024"),
+            ("-u a:80 --threads +5", "`+5`", "from 1 to 1024"),
+            ("-u a:80 --threads 99999999999999999999999", "`99999999999999999999999`", "1024"),
+            ("-u a:80 --head-timeout 0", "--head-timeout `0`", "seconds"),
+            ("-u a:80 --head-timeout -1", "--head-timeout `-1`", "seconds"),
+            ("-u a:80 --head-timeout 1e9", "`1e9`", "31536000"),
+            ("-u a:80 --head-timeout NaN", "`NaN`", "seconds"),
+            ("-u a:80 --head-timeout inf", "`inf`", "seconds"),
+            ("-u a:80 --idle-timeout 31536000.1", "`31536000.1`", "31536000"),
+            ("-u a:80 --idle-timeout 0.0000000001", "`0.0000000001`", "seconds"),
+            ("-u a:80 --idle-timeout .", "`.`", "seconds"),
+            ("-u a:80 --drain-timeout 10s", "`10s`", "seconds"),
+            ("-u a:80 --active-health-check-interval x", "interval `x`", "0 turns"),
+            ("-u a:80 --active-health-check-path up", "path `up`", "/health"),
+            ("-u a:80 --active-health-check-status 2xx", "status `2xx`", "200-399,404"),
+            ("-u a:80 --max-head 64K", "--max-head `64K`", "from 1K to 32K"),
+            ("-u a:80 --max-head 1000", "`1000`", "from 1K to 32K"),
+            ("-u a:80 --max-body 99999999999G", "`99999999999G`", "from 0"),
+            ("-u a:80 --max-body K", "`K`", "from 0"),
+            ("-u a:80 --max-request-line 63", "`63`", "from 64 to 32K"),
+            ("-u a:80 --max-request-line 17K", "--max-request-line `17K`", "--max-head"),
+            ("-u a:80 --max-fields 257", "`257`", "from 1 to 256"),
+            ("-u a:80 --max-attempts 0", "`0`", "from 1"),
+            ("-u a:80 --retry-budget 1001", "`1001`", "from 0 to 1000"),
+            ("-u a:80 --fail-open perhaps", "`perhaps`", "true, false"),
+            ("-u a:80 --health-fall 0", "`0`", "from 1"),
+            ("-u a:80 --pool-size 1000001", "`1000001`", "from 0 to 1000000"),
+            ("-u a:80 --trust-forwarded 10.0.0.0/33", "`10.0.0.0/33`", "10.0.0.0/8"),
+            ("-u a:80 --trust-forwarded none,10.0.0.1", "`none`", "alone"),
+            ("-u a:80 --no-via=1", "--no-via", "no value"),
+            ("a:80", "`a:80`", "--upstream"),
+            ("-u a:80 demo", "`demo`", "first"),
+            ("demo -u a:80", "`-u`", "--help"),
+        ] {
+            let refusal = asked(line).expect_err(line);
+            assert!(refusal.contains(named), "`{line}`: {refusal:?} does not name {named}");
+            assert!(refusal.contains(remedy), "`{line}`: {refusal:?} lacks the remedy {remedy}");
+            assert!(!refusal.contains('\n'), "`{line}`: {refusal:?}");
+        }
+    }
+
+    #[test]
+    fn odd_bytes_stay_on_one_line() {
+        for args in [["-b", "a\nb"], ["-u", "a\r\nb:80"], ["-u", ""], ["--x\ny", "z"]] {
+            let refusal = parse(args.map(OsString::from)).expect_err("must be refused");
+            assert!(!refusal.chars().any(char::is_control), "{refusal:?}");
+        }
+        let path = ["-u", "a:80", "--active-health-check-path", "/a b"].map(OsString::from);
+        assert!(parse(path).expect_err("a space").contains("`/a b`"));
+        #[cfg(unix)]
+        {
+            use std::os::unix::ffi::OsStringExt;
+            let refusal = parse([OsString::from_vec(vec![b'-', 0xff])]).expect_err("not UTF-8");
+            assert!(refusal.contains("UTF-8"), "{refusal:?}");
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! What a flag's value may look like: seconds, sizes, whole numbers, words, networks.
+//!
+//! Every parser refuses with "`value`: what would be accepted", for `refusal.rs` to put the flag
+//! before.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use ipnet::{IpNet, Ipv4Net};
+
+/// No deadline is longer: past a year, "off" was meant.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// A duration that is typed and shown in seconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Seconds(pub Duration);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.as_secs_f64())
+    }
+}
+
+/// Seconds of a deadline: more than none.
+pub fn seconds(text: &str) -> Result<Seconds, String> {
+    let year = Seconds(LONGEST);
+    duration(text)
+        .filter(|duration| !duration.is_zero())
+        .map(Seconds)
+        .ok_or_else(|| format!("`{text}`: give seconds above 0, at most {year}, such as 5 or 0.5"))
+}
+
+/// Seconds between two events, or 0 for none at all.
+pub fn seconds_or_off(text: &str) -> Result<Seconds, String> {
+    let year = Seconds(LONGEST);
+    duration(text)
+        .map(Seconds)
+        .ok_or_else(|| format!("`{text}`: give seconds, at most {year}; 0 turns the checks off"))
+}
+
+/// Digits with at most one point: no sign, no exponent, no `inf`, which `f64` would take.
+fn duration(text: &str) -> Option<Duration> {
+    if !text.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
+        return None;
+    }
+    let seconds: f64 = text.parse().ok()?;
+    Duration::try_from_secs_f64(seconds).ok().filter(|duration| *duration <= LONGEST)
+}
+
+/// A number of bytes, typed and shown with a suffix where one fits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Size(pub u64);
+
+const SUFFIXES: [(&str, u32); 3] = [("G", 30), ("M", 20), ("K", 10)];
+
+impl From<usize> for Size {
+    fn from(bytes: usize) -> Self {
+        Size(bytes as u64)
+    }
+}
+
+impl Size {
+    /// The same in memory; a size that no memory has is the largest that could be.
+    pub fn in_memory(self) -> usize {
+        usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
+
+    fn parse(text: &str) -> Option<Size> {
+        let upper = text.to_ascii_uppercase();
+        let short = upper.strip_suffix("IB").unwrap_or(&upper);
+        let (digits, shift) = SUFFIXES
+            .iter()
+            .find_map(|(suffix, shift)| Some((short.strip_suffix(suffix)?, *shift)))
+            .unwrap_or((&upper, 0));
+        digits_only(digits)?.checked_mul(1 << shift).map(Size)
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fits = |shift: u32| self.0 != 0 && self.0.trailing_zeros() >= shift;
+        match SUFFIXES.iter().find(|(_, shift)| fits(*shift)) {
+            Some((suffix, shift)) => write!(f, "{}{suffix}", self.0 >> shift),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}
+
+/// A size within `range` of bytes.
+pub fn size(
+    range: RangeInclusive<u64>,
+) -> impl Fn(&str) -> Result<Size, String> + Clone + Send + Sync {
+    move |text| {
+        Size::parse(text).filter(|size| range.contains(&size.0)).ok_or_else(|| {
+            let (low, high) = (Size(*range.start()), Size(*range.end()));
+            format!("`{text}`: give bytes from {low} to {high}; K, M and G may follow the number")
+        })
+    }
+}
+
+/// A whole number within `range`.
+pub fn whole<T>(
+    range: RangeInclusive<u64>,
+) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync
+where
+    T: TryFrom<u64>,
+{
+    move |text| {
+        digits_only(text)
+            .filter(|number| range.contains(number))
+            .and_then(|number| T::try_from(number).ok())
+            .ok_or_else(|| {
+                let (low, high) = (range.start(), range.end());
+                format!("`{text}`: give a whole number from {low} to {high}")
+            })
+    }
+}
+
+/// `str::parse` would take a plus sign.
+fn digits_only(text: &str) -> Option<u64> {
+    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
+/// The words that a flag takes, each with its meaning.
+pub type Words<T> = &'static [(&'static str, T)];
+
+/// One of `words`.
+pub fn word<T>(words: Words<T>) -> impl TypedValueParser<Value = T>
+where
+    T: Copy + Send + Sync + 'static,
+{
+    let names = words.iter().map(|(name, _)| *name);
+    PossibleValuesParser::new(names).try_map(move |given| {
+        let meant = words.iter().find(|(name, _)| *name == given);
+        meant.map(|(_, meaning)| *meaning).ok_or_else(|| format!("`{given}`: not known"))
+    })
+}
+
+/// How `meaning` is typed: how a default is shown.
+pub fn typed<T: PartialEq>(words: Words<T>, meaning: T) -> &'static str {
+    words.iter().find(|(_, known)| *known == meaning).map_or("", |(name, _)| *name)
+}
+
+/// An address to listen on.
+pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        format!("`{text}`: give an IP address and a port, such as 0.0.0.0:1100 or [::1]:1100")
+    })
+}
+
+/// A path to probe, as it will stand in a request line.
+pub fn path(text: &str) -> Result<String, String> {
+    if text.starts_with('/') && !text.chars().any(|c| c == ' ' || c.is_control()) {
+        return Ok(text.to_string());
+    }
+    Err(format!("`{text}`: give a path that begins with / and has no space in it, such as /health"))
+}
+
+/// Who is trusted to have told the truth about the client.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Trust {
+    Nobody,
+    Net(IpNet),
+}
+
+impl fmt::Display for Trust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Trust::Nobody => write!(f, "none"),
+            Trust::Net(net) => write!(f, "{net}"),
+        }
+    }
+}
+
+/// A network, one address, or `none`.
+pub fn trust(text: &str) -> Result<Trust, String> {
+    if text == "none" {
+        return Ok(Trust::Nobody);
+    }
+    let net = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    net.map(|net| Trust::Net(unmapped(net))).map_err(|_| {
+        format!("`{text}`: give a network or an address, such as 10.0.0.0/8 or ::1, or none")
+    })
+}
+
+/// An IPv4-mapped network is the IPv4 network: peers are compared by their IPv4 address.
+fn unmapped(net: IpNet) -> IpNet {
+    const MAPPED_PREFIX: u8 = 96;
+    let IpNet::V6(v6) = net.trunc() else { return net.trunc() };
+    let bits = v6.prefix_len().checked_sub(MAPPED_PREFIX);
+    let v4 = v6.addr().to_ipv4_mapped().zip(bits);
+    v4.and_then(|(address, bits)| Ipv4Net::new(address, bits).ok()).map_or(v6.into(), IpNet::V4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_can_be_typed() {
+        for bytes in [0, 1, 1023, 1024, 1025, 32 << 10, 1 << 20, 3 << 30, u64::MAX] {
+            assert_eq!(Size::parse(&Size(bytes).to_string()), Some(Size(bytes)));
+        }
+        for (text, bytes) in [("1k", 1024), ("2KiB", 2048), ("1m", 1 << 20), ("1GIB", 1 << 30)] {
+            assert_eq!(Size::parse(text), Some(Size(bytes)), "{text}");
+        }
+        for text in ["", "K", "iB", "1iB", "1KB", "-1", "+1", "1.5K", "0x1", "1 K", "é"] {
+            assert_eq!(Size::parse(text), None, "{text}");
+        }
+        for millis in [1, 500, 1000, 31_536_000_000] {
+            let shown = Seconds(Duration::from_millis(millis));
+            assert_eq!(seconds(&shown.to_string()), Ok(shown));
+        }
+    }
+
+    #[test]
+    fn networks_are_compared_as_what_they_are() {
+        for (text, shown) in [
+            ("10.1.2.3", "10.1.2.3/32"),
+            ("10.1.2.3/8", "10.0.0.0/8"),
+            ("::1", "::1/128"),
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+            ("::/0", "::/0"),
+            ("none", "none"),
+        ] {
+            assert_eq!(trust(text).unwrap().to_string(), shown, "{text}");
+        }
+        for text in ["", "all", "10.0.0.0/33", "10.0.0", "::/129", "host", "NONE"] {
+            assert!(trust(text).is_err(), "{text}");
+        }
+    }
+}
