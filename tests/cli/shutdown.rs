@@ -1,0 +1,174 @@
+//! SIGTERM and SIGINT: what is in flight is finished, nothing is lost, and a second signal is final.
+
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use super::client::{Answer, Connection, Lost, agent};
+use super::support::binary::{Balancer, PATIENCE};
+use super::support::echo::Echo;
+use super::support::pattern::{Check, all_right};
+use super::support::until;
+
+each_engine!(beside_others:
+    a_shutdown_under_load_loses_nothing,
+    an_interrupt_is_a_shutdown_too,
+    a_balancer_without_work_ends_at_once,
+    a_second_signal_ends_at_once,
+    a_drain_ends_at_its_timeout_and_says_what_it_cut,
+);
+
+/// A request that another thread waits for.
+fn in_background(balancer: &Balancer, target: &str) -> JoinHandle<Result<Answer, Lost>> {
+    let (address, target) = (balancer.address(), target.to_string());
+    std::thread::spawn(move || Connection::open(address).expect("it listens").get(&target))
+}
+
+fn wait_until_refused(balancer: &Balancer) {
+    let is_refused = || TcpStream::connect(balancer.address()).is_err();
+    until(PATIENCE, "new connections are refused", is_refused);
+}
+
+/// The numbers in the line in which the balancer tells how its drain ended: finished, then cut.
+fn drained(balancer: &Balancer) -> [usize; 2] {
+    let log = balancer.log();
+    let told = |line: &&String| line.contains("finished") && line.contains("cut");
+    let line = log.iter().rfind(told).unwrap_or_else(|| panic!("no line tells it: {log:?}"));
+    let message = line.split_once("] ").map_or(line.as_str(), |(_, message)| message);
+    let numbers: Vec<usize> = message
+        .split(|c: char| !c.is_ascii_digit())
+        .filter_map(|digits| digits.parse().ok())
+        .collect();
+    let (finished, cut) = (message.find("finished"), message.find("cut"));
+    assert!(finished < cut && numbers.len() >= 2, "finished comes before cut in {line:?}");
+    [numbers[0], numbers[1]]
+}
+
+/// Requests over one kept connection until it ends. Returns how many were answered in full.
+///
+/// A connection may end instead of an answer only once the balancer was told to stop, and only before
+/// a byte of that answer: such a request must not have reached an upstream either.
+fn send_until_closed(mut connection: Connection, is_stopping: &AtomicBool) -> usize {
+    for answered in 0.. {
+        let outcome = match answered % 2 {
+            0 => connection.get("/"),
+            _ => connection.post("/", &"body".repeat(answered % 500)),
+        };
+        match outcome {
+            Ok(answer) => {
+                assert_eq!(answer.status, 200);
+                if answer.closes() {
+                    return answered + 1;
+                }
+            }
+            Err(Lost::BeforeAnyByte) if is_stopping.load(Ordering::SeqCst) => return answered,
+            Err(Lost::BeforeAnyByte) => {
+                panic!("closed before the signal, after {answered} answers")
+            }
+            Err(Lost::Cut(bytes)) => panic!("answer {answered} was cut after {bytes} bytes"),
+        }
+    }
+    unreachable!("a connection ends before the numbers do")
+}
+
+fn a_shutdown_under_load_loses_nothing(engine: &str) {
+    const CLIENTS: usize = 16;
+    const WAITING: usize = 4;
+    const DOWNLOAD: u64 = 64 << 20;
+    let upstreams = [Echo::start(), Echo::start()];
+    let delivered = || upstreams.iter().map(Echo::requests).sum::<usize>();
+    let waiting = || upstreams.iter().map(Echo::waiting).sum::<usize>();
+    let balancer = Balancer::start(engine, &upstreams.each_ref(), &[]);
+    let is_stopping = AtomicBool::new(false);
+
+    // The balancer moves in, so that a failure in there kills it and with it ends the clients.
+    let (mut balancer, answered) = std::thread::scope(|scope| {
+        let mut balancer = balancer;
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|_| Connection::open(balancer.address()).unwrap())
+            .map(|connection| scope.spawn(|| send_until_closed(connection, &is_stopping)))
+            .collect();
+        let url = balancer.url(&format!("/pattern/{DOWNLOAD}"));
+        let download = agent(true).get(url).call().unwrap();
+        let waits: Vec<_> = (0..WAITING).map(|_| in_background(&balancer, "/slow/1000")).collect();
+        until(PATIENCE, "the load is on", || delivered() >= 300 && waiting() == WAITING);
+
+        is_stopping.store(true, Ordering::SeqCst);
+        balancer.signal(Signal::TERM);
+        wait_until_refused(&balancer);
+        assert!(balancer.is_running(), "a download is in flight, and nobody has read it yet");
+        let verdict = Check::default().drain(download.into_body().into_reader()).unwrap();
+        assert_eq!(verdict, all_right(DOWNLOAD));
+        for answer in waits {
+            assert_eq!(answer.join().unwrap().expect("it was in flight").status, 200);
+        }
+        let answered: usize = clients.into_iter().map(|client| client.join().unwrap()).sum();
+        (balancer, answered)
+    });
+    assert_eq!(balancer.wait(PATIENCE).code(), Some(0));
+    assert_eq!(delivered(), answered + WAITING + 1, "what was delivered was answered, once");
+    let [finished, cut] = drained(&balancer);
+    let known = WAITING + 1;
+    assert!((known..=known + CLIENTS).contains(&finished), "it says {finished} were finished");
+    assert_eq!(cut, 0);
+}
+
+fn an_interrupt_is_a_shutdown_too(engine: &str) {
+    let echo = Echo::start();
+    let mut balancer = Balancer::start(engine, &[&echo], &[]);
+    let answer = in_background(&balancer, "/slow/500");
+    until(PATIENCE, "the request is in flight", || echo.waiting() == 1);
+    balancer.signal(Signal::INT);
+    assert_eq!(answer.join().unwrap().expect("it was in flight").status, 200);
+    assert_eq!(balancer.wait(PATIENCE).code(), Some(0));
+    assert_eq!(drained(&balancer), [1, 0]);
+    assert_eq!(echo.requests(), 1);
+}
+
+fn a_balancer_without_work_ends_at_once(engine: &str) {
+    for signal in [Signal::TERM, Signal::INT] {
+        let echo = Echo::start();
+        let mut balancer = Balancer::start(engine, &[&echo], &[]);
+        let mut idle = Connection::open(balancer.address()).unwrap();
+        assert_eq!(idle.get("/").unwrap().status, 200);
+        balancer.signal(signal);
+        assert_eq!(balancer.wait(Duration::from_secs(5)).code(), Some(0));
+        assert!(matches!(idle.answer(), Err(Lost::BeforeAnyByte)), "an idle client is let go");
+        assert_eq!(drained(&balancer), [0, 0]);
+    }
+}
+
+fn a_second_signal_ends_at_once(engine: &str) {
+    let echo = Echo::start();
+    let mut balancer = Balancer::start(engine, &[&echo], &[]);
+    let answer = in_background(&balancer, "/slow/20000");
+    until(PATIENCE, "the request is in flight", || echo.waiting() == 1);
+    balancer.signal(Signal::TERM);
+    wait_until_refused(&balancer);
+    assert!(balancer.is_running(), "the first signal lets the request finish");
+    balancer.signal(Signal::TERM);
+    let status = balancer.wait(Duration::from_secs(2));
+    assert!(!status.success(), "what was cut is not a success");
+    assert!(matches!(answer.join().unwrap(), Err(Lost::BeforeAnyByte)));
+    assert_eq!(echo.requests(), 1);
+}
+
+fn a_drain_ends_at_its_timeout_and_says_what_it_cut(engine: &str) {
+    let echo = Echo::start();
+    let mut balancer = Balancer::start(engine, &[&echo], &["--drain-timeout", "1"]);
+    let endless = in_background(&balancer, "/slow/20000");
+    let short = in_background(&balancer, "/slow/300");
+    until(PATIENCE, "both requests are in flight", || echo.waiting() == 2);
+    let start = Instant::now();
+    balancer.signal(Signal::TERM);
+    assert_eq!(short.join().unwrap().expect("it ends before the timeout").status, 200);
+    assert_eq!(balancer.wait(PATIENCE).code(), Some(0));
+    let took = start.elapsed();
+    assert!((Duration::from_secs(1)..Duration::from_secs(4)).contains(&took), "{took:?}");
+    assert!(endless.join().unwrap().is_err());
+    assert_eq!(drained(&balancer), [1, 1]);
+    assert_eq!(echo.requests(), 2);
+}
