@@ -45,14 +45,18 @@ pub enum Change {
 #[derive(Debug, Default)]
 pub struct Health {
     ejected: bool,
-    /// Observations in a row that speak against the present state.
-    against: u32,
+    /// Bad statuses since the last good probe. Real requests may succeed all the while.
+    bad_probes: u32,
+    /// Connections lost since the last good answer.
+    losses: u32,
+    /// Good probes in a row while ejected.
+    good_probes: u32,
 }
 
 impl Health {
-    /// Whether observations speak against the state it is in, so that a good one matters.
+    /// Whether an answer to a real request could change anything.
     pub fn is_doubted(&self) -> bool {
-        self.against > 0 || self.ejected
+        self.losses > 0 || self.ejected
     }
 
     /// Whether the upstream may be chosen.
@@ -62,34 +66,40 @@ impl Health {
 
     /// Takes one observation into account. Returns the change if this observation made one.
     ///
-    /// | seen                  | while up                | while ejected            |
-    /// |-----------------------|-------------------------|--------------------------|
-    /// | `ProbePassed`         | forget earlier bad ones | `rise` in a row restore  |
-    /// | `Served`              | forget earlier bad ones | –                        |
-    /// | `TrialServed`         | forget earlier bad ones | restores at once         |
-    /// | `BadStatus`, `Broken` | `fall` in a row eject   | forget earlier good ones |
-    /// | `NoConnection`        | ejects at once          | forget earlier good ones |
+    /// | seen           | while up                                | while ejected            |
+    /// |----------------|-----------------------------------------|--------------------------|
+    /// | `ProbePassed`  | forget earlier bad ones                 | `rise` in a row restore  |
+    /// | `Served`       | forget losses                           | –                        |
+    /// | `TrialServed`  | forget losses                           | restores at once         |
+    /// | `BadStatus`    | `fall` bad ones, of either kind, eject  | forget earlier good ones |
+    /// | `Broken`       | `fall` bad ones, of either kind, eject  | forget earlier good ones |
+    /// | `NoConnection` | ejects at once                          | forget earlier good ones |
     ///
     /// `NoConnection` ejects whatever `fall` says: the next request would meet the same closed door.
     /// `TrialServed` restores whatever `rise` says: without probes nobody else would look again soon.
+    /// `Served` says nothing about probes: an upstream that answers requests with 500 serves them.
     pub fn observe(&mut self, seen: Seen, rules: &HealthRules) -> Option<Change> {
-        let good = matches!(seen, Seen::ProbePassed | Seen::Served | Seen::TrialServed);
-        if self.ejected && seen == Seen::Served {
-            return None;
+        match seen {
+            Seen::ProbePassed => {
+                (self.bad_probes, self.losses) = (0, 0);
+                self.good_probes += u32::from(self.ejected);
+            }
+            Seen::Served | Seen::TrialServed => self.losses = 0,
+            Seen::BadStatus(_) => self.bad_probes = self.bad_probes.saturating_add(1),
+            Seen::Broken => self.losses = self.losses.saturating_add(1),
+            Seen::NoConnection => (),
         }
-        if good != self.ejected {
-            self.against = 0;
-            return None;
+        if matches!(seen, Seen::BadStatus(_) | Seen::Broken | Seen::NoConnection) {
+            self.good_probes = 0;
         }
-        self.against += 1;
-        let enough = match seen {
-            Seen::ProbePassed | Seen::Served => self.against >= rules.rise,
-            Seen::BadStatus(_) | Seen::Broken => self.against >= rules.fall,
-            Seen::NoConnection | Seen::TrialServed => true,
+        let turns = match (self.ejected, seen) {
+            (false, Seen::NoConnection) => true,
+            (false, _) => self.bad_probes.saturating_add(self.losses) >= rules.fall,
+            (true, Seen::TrialServed) => true,
+            (true, _) => self.good_probes >= rules.rise,
         };
-        enough.then(|| {
-            self.against = 0;
-            self.ejected = !self.ejected;
+        turns.then(|| {
+            *self = Health { ejected: !self.ejected, ..Health::default() };
             if self.ejected { Change::Ejected(seen) } else { Change::Restored(seen) }
         })
     }
@@ -122,7 +132,9 @@ mod tests {
             ("p", "U"),
             ("5b", "UU"),
             ("5b5", "UUe"),
-            ("55s555", "UUUUUe"), // a good one in between starts the count again
+            ("bbsbbb", "UUUUUe"), // a good one in between starts the count again
+            ("55p555", "UUUUUe"),
+            ("5s5s5", "UUUUe"), // requests may be served while probes fail
             ("x", "e"),           // a closed door needs no second look
             ("xpp", "eeU"),
             ("xp5pp", "eeeeU"), // one good probe does not restore
