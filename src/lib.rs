@@ -7,6 +7,7 @@ pub mod budget;
 pub mod buffer;
 pub mod config;
 pub mod demo;
+mod engine;
 pub mod health_check;
 pub mod http1;
 pub mod limit;

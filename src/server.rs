@@ -1,12 +1,69 @@
 //! The embeddable face: starts everything, tells its address, stops and drains.
+//!
+//! ```
+//! use std::io::{Read, Write};
+//! use std::net::{TcpListener, TcpStream};
+//!
+//! // An upstream that answers one request …
+//! let upstream = TcpListener::bind("127.0.0.1:0")?;
+//! let upstream_address = upstream.local_addr()?;
+//! let answering = std::thread::spawn(move || -> std::io::Result<()> {
+//!     let (mut stream, _) = upstream.accept()?;
+//!     let _ = stream.read(&mut [0; 4096])?;
+//!     stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
+//! });
+//!
+//! // … and a balancer in front of it.
+//! let server = balancebeam::Server::builder().upstream(upstream_address).start()?;
+//!
+//! let mut client = TcpStream::connect(server.address())?;
+//! client.write_all(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")?;
+//! let mut answer = String::new();
+//! client.read_to_string(&mut answer)?;
+//! assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("hello"));
+//!
+//! assert_eq!(server.stop().cut, 0);
+//! # answering.join().unwrap()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Not here: flags and signals (`main.rs`), what a request means (`session/`).
 
+use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
 
-use crate::config::{Authority, Config};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::config::{Authority, Config, EngineKind};
+use crate::engine::accept::{Acceptor, listen};
+use crate::engine::gate::Gate;
+use crate::engine::threads::Threads;
+use crate::health_check::HealthCheckThread;
+use crate::rate_limit::RateLimitThread;
+use crate::resolve::{ResolveThread, resolve};
+use crate::state::ProxyState;
+use crate::upstream::Upstreams;
+
+/// Descriptors that are counted on where the system sets no limit.
+const UNLIMITED: u64 = 1 << 20;
 
 /// A running balancer. Dropping it stops and drains it.
 pub struct Server {
     address: SocketAddr,
+    running: Option<Running>,
+}
+
+struct Running {
+    state: Arc<ProxyState>,
+    acceptor: Acceptor,
+    gate: Arc<Gate>,
+    engine: Arc<Threads>,
+    // They stop when they are dropped.
+    _health_check: HealthCheckThread,
+    _rate_limit: RateLimitThread,
+    _resolve: ResolveThread,
 }
 
 /// Gathers what a `Server` needs; binds `127.0.0.1:0` unless told otherwise.
@@ -20,14 +77,14 @@ pub enum StartError {
     /// No upstream was given.
     NoUpstream,
     /// The address cannot be listened on.
-    Bind(SocketAddr, std::io::Error),
+    Bind(SocketAddr, io::Error),
     /// An upstream's name has no address.
-    Resolve(Authority, std::io::Error),
+    Resolve(Authority, io::Error),
     /// The system refused a thread, a descriptor or the like; the text says what for.
-    System(&'static str, std::io::Error),
+    System(&'static str, io::Error),
 }
 
-/// How a drain ended: the exchanges that were in flight when it began.
+/// How a drain ended: the exchanges that were in flight when it began, or arrived in the meantime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Drained {
     /// Ended by themselves.
@@ -48,9 +105,32 @@ impl Server {
         self.address
     }
 
-    /// Stops accepting, finishes what is in flight for up to the drain timeout.
-    pub fn stop(self) -> Drained {
-        Drained { finished: 0, cut: 0 }
+    /// Takes what has already connected, stops accepting, and finishes what is in flight for up to the
+    /// drain timeout.
+    pub fn stop(mut self) -> Drained {
+        let running = self.running.take();
+        running.map_or(Drained { finished: 0, cut: 0 }, Running::stop)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.stop();
+        }
+    }
+}
+
+impl Running {
+    fn stop(mut self) -> Drained {
+        let tally = &self.state.tally;
+        let before = tally.finished.get();
+        self.state.stop();
+        self.acceptor.stop();
+        self.engine.wake_all();
+        self.gate.wait_until_empty(self.state.config.timeouts.drain);
+        let cut = self.engine.end() as u64;
+        Drained { finished: tally.finished.get() - before, cut }
     }
 }
 
@@ -69,11 +149,66 @@ impl Builder {
 
     /// Binds, starts the engine and the background threads, and returns.
     pub fn start(self) -> Result<Server, StartError> {
-        if self.config.upstreams.is_empty() {
+        let mut config = self.config;
+        if config.upstreams.is_empty() {
             return Err(StartError::NoUpstream);
         }
-        Ok(Server { address: self.config.bind })
+        let addresses = config.upstreams.iter().map(|authority| {
+            resolve(authority).map_err(|error| StartError::Resolve(authority.clone(), error))
+        });
+        let addresses = addresses.collect::<Result<Vec<_>, _>>()?;
+        let bind = |error| StartError::Bind(config.bind, error);
+        let listener = listen(config.bind).map_err(bind)?;
+        let address = listener.local_addr().map_err(bind)?;
+
+        let descriptors = raise_descriptor_limit();
+        let most = config.limits.connections.unwrap_or(descriptors / 5 * 4).max(1);
+        config.limits.connections = Some(most);
+        let gate = Gate::new(most);
+        let places = Gate::places(most);
+        let workers = config.threads.unwrap_or_else(num_cpus::get).max(1);
+        let when_full = config.limits.when_full;
+        let engine_kind = config.engine;
+
+        let now = Instant::now();
+        let upstreams = Upstreams::new(&config, addresses, rand::random());
+        let state = Arc::new(ProxyState::new(config, upstreams, now));
+        let system = |what| move |error| StartError::System(what, error);
+        let engine = match engine_kind {
+            EngineKind::Threads => Threads::start(state.clone(), workers, places, descriptors, now),
+        };
+        let engine = Arc::new(engine.map_err(system("make a waiting room"))?);
+        let admitting = engine.clone();
+        let acceptor =
+            Acceptor::start(listener, gate.clone(), when_full, move |s, peer, pass, away| {
+                admitting.admit(s, peer, pass, away);
+            });
+        let running = Running {
+            acceptor: acceptor.map_err(system("start the accept thread"))?,
+            gate,
+            engine,
+            _health_check: HealthCheckThread::start(state.clone())
+                .map_err(system("start the health-check thread"))?,
+            _rate_limit: RateLimitThread::start(state.clone())
+                .map_err(system("start the rate-limit thread"))?,
+            _resolve: ResolveThread::start(state.clone())
+                .map_err(system("start the thread that resolves names"))?,
+            state,
+        };
+        Ok(Server { address, running: Some(running) })
     }
+}
+
+/// Raises the soft limit on open files to the hard one, and returns it. Each client connection is one
+/// descriptor, each upstream connection another.
+fn raise_descriptor_limit() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let now = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
+    };
+    now.unwrap_or(UNLIMITED).min(UNLIMITED) as usize
 }
 
 impl std::fmt::Display for StartError {

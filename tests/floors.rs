@@ -23,6 +23,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("rate_limit", 3),
     ("resolve", 3),
     ("background", 3),
+    ("shortage", 3),
     ("server", 3),
     ("demo", 3),
     ("lib", 4),

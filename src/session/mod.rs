@@ -375,7 +375,10 @@ impl Session {
 
     /// Bytes of memory that its buffers hold.
     pub fn buffered(&self) -> usize {
-        [&self.client, &self.upstream].iter().map(|port| port.input.memory() + port.output.memory()).sum()
+        [&self.client, &self.upstream]
+            .iter()
+            .map(|port| port.input.memory() + port.output.memory())
+            .sum()
     }
 
     fn port(&mut self, side: Side) -> &mut Port {

@@ -135,7 +135,7 @@ mod tests {
             ("bbsbbb", "UUUUUe"), // a good one in between starts the count again
             ("55p555", "UUUUUe"),
             ("5s5s5", "UUUUe"), // requests may be served while probes fail
-            ("x", "e"),           // a closed door needs no second look
+            ("x", "e"),         // a closed door needs no second look
             ("xpp", "eeU"),
             ("xp5pp", "eeeeU"), // one good probe does not restore
             ("xssss", "eeeee"), // nor does any number of late answers

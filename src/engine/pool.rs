@@ -1,0 +1,139 @@
+//! Idle upstream connections, kept for the next request.
+//!
+//! The one that was used last is used first, so that those that are not needed grow old and go. Bounded
+//! in number and age. Not here: whether a connection may be kept (`session/`).
+
+use std::time::{Duration, Instant};
+
+use crate::lock::Lock;
+use crate::upstream::UpstreamId;
+
+/// Idle connections of every upstream.
+pub struct Pool<C> {
+    shelves: Lock<Shelves<C>>,
+    most: usize,
+    oldest: Duration,
+}
+
+struct Shelves<C> {
+    /// By upstream, each from the oldest to the newest.
+    shelves: Vec<Vec<(Instant, C)>>,
+    count: usize,
+}
+
+impl<C> Pool<C> {
+    /// At most `most` connections, none of them idle for longer than `oldest`.
+    pub fn new(upstreams: usize, most: usize, oldest: Duration) -> Self {
+        let shelves = (0..upstreams).map(|_| Vec::new()).collect();
+        Pool { shelves: Lock::new(Shelves { shelves, count: 0 }), most, oldest }
+    }
+
+    /// Keeps a connection; if there is no room, one that cannot be kept comes back: the oldest to the
+    /// same upstream, or this one. `keeping` runs before anybody else can take it.
+    pub fn put(
+        &self,
+        id: UpstreamId,
+        now: Instant,
+        connection: C,
+        keeping: impl FnOnce(&C),
+    ) -> Option<C> {
+        let mut shelves = self.shelves.lock();
+        let is_full = shelves.count >= self.most;
+        let Some(shelf) = shelves.shelves.get_mut(id.0) else { return Some(connection) };
+        if is_full && shelf.is_empty() {
+            return Some(connection);
+        }
+        let evicted = is_full.then(|| shelf.remove(0).1);
+        keeping(&connection);
+        shelf.push((now, connection));
+        if evicted.is_none() {
+            shelves.count += 1;
+        }
+        evicted
+    }
+
+    /// Takes the connection to an upstream that was used last. `taking` runs before anything that is
+    /// heard of it can be taken for news of an idle one.
+    pub fn take(&self, id: UpstreamId, now: Instant, taking: impl FnOnce(&C)) -> Option<C> {
+        let mut shelves = self.shelves.lock();
+        let shelf = shelves.shelves.get_mut(id.0)?;
+        let (since, _) = shelf.last()?;
+        if now.saturating_duration_since(*since) > self.oldest {
+            return None; // and so are all others; the next sweep finds them
+        }
+        let (_, connection) = shelf.pop()?;
+        shelves.count -= 1;
+        taking(&connection);
+        Some(connection)
+    }
+
+    /// Removes the idle connections of which `is_meant` is true.
+    pub fn remove(&self, is_meant: impl Fn(&C) -> bool) -> Vec<C> {
+        self.remove_where(|_, connection| is_meant(connection))
+    }
+
+    /// Removes those that have been idle for too long.
+    pub fn sweep(&self, now: Instant) -> Vec<C> {
+        self.remove_where(|since, _| now.saturating_duration_since(since) > self.oldest)
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.shelves.lock().count == 0
+    }
+
+    fn remove_where(&self, is_meant: impl Fn(Instant, &C) -> bool) -> Vec<C> {
+        let mut shelves = self.shelves.lock();
+        let mut removed = Vec::new();
+        for shelf in &mut shelves.shelves {
+            removed.extend(shelf.extract_if(.., |(since, c)| is_meant(*since, c)).map(|(_, c)| c));
+        }
+        shelves.count -= removed.len();
+        removed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: UpstreamId = UpstreamId(0);
+    const B: UpstreamId = UpstreamId(1);
+
+    #[test]
+    fn the_newest_is_taken_first_and_only_for_its_upstream() {
+        let now = Instant::now();
+        let pool = Pool::new(2, 10, Duration::from_secs(50));
+        for connection in [1, 2] {
+            assert_eq!(pool.put(A, now, connection, |_| ()), None);
+        }
+        assert_eq!(pool.take(B, now, |_| ()), None);
+        assert_eq!(pool.take(A, now, |_| ()), Some(2));
+        assert_eq!(pool.take(A, now, |_| ()), Some(1));
+        assert_eq!(pool.take(A, now, |_| ()), None);
+    }
+
+    #[test]
+    fn the_number_is_bounded() {
+        let now = Instant::now();
+        let pool = Pool::new(2, 2, Duration::from_secs(50));
+        assert_eq!(pool.put(A, now, 1, |_| ()), None);
+        assert_eq!(pool.put(A, now, 2, |_| ()), None);
+        assert_eq!(pool.put(A, now, 3, |_| ()), Some(1), "the oldest of the same upstream");
+        assert_eq!(pool.put(B, now, 4, |_| ()), Some(4), "nobody else's");
+        assert_eq!(Pool::new(1, 0, Duration::ZERO).put(A, now, 5, |_| ()), Some(5));
+    }
+
+    #[test]
+    fn the_age_is_bounded() {
+        let now = Instant::now();
+        let later = now + Duration::from_secs(51);
+        let pool = Pool::new(2, 10, Duration::from_secs(50));
+        pool.put(A, now, 1, |_| ());
+        pool.put(B, later, 2, |_| ());
+        assert_eq!(pool.take(A, later, |_| ()), None);
+        assert_eq!(pool.sweep(later), [1]);
+        assert_eq!(pool.remove(|&c| c == 2), [2]);
+        assert!(pool.is_empty());
+    }
+}

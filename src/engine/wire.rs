@@ -1,0 +1,182 @@
+//! A non-blocking socket that remembers when asking it would be in vain.
+//!
+//! Not here: what the bytes are (`session/`), who waits for the socket (`waiting_room.rs`).
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, ipproto, sockopt};
+
+/// A stream of bytes both ways; `WouldBlock` means "not now".
+pub trait Wire {
+    /// Reads some bytes; 0 is the end.
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize>;
+    /// Writes some of the bytes.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
+    /// Ends the sending direction.
+    fn shutdown(&mut self) -> io::Result<()>;
+    /// Whether neither a byte nor an end is waiting to be read.
+    fn is_quiet(&mut self) -> bool;
+}
+
+/// A TCP socket that is watched with edge-triggered events: after a short read or write it is not asked
+/// again before an event says that something has changed.
+pub struct Socket {
+    stream: TcpStream,
+    readable: bool,
+    writable: bool,
+    /// The end has arrived behind the bytes that are still to be read, so there will be no more event.
+    ends: bool,
+    /// Whether events tell when it can be written to; until it was once full, nobody asks.
+    output_watched: bool,
+}
+
+impl Socket {
+    /// A connected socket of which nothing is known but that it can be written to.
+    pub fn connected(stream: TcpStream) -> Self {
+        Socket { stream, readable: false, writable: true, ends: false, output_watched: false }
+    }
+
+    /// Begins to connect. Also says whether it is connected already.
+    pub fn connect(to: SocketAddr) -> io::Result<(Self, bool)> {
+        let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let fd = rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
+        sockopt::set_tcp_nodelay(&fd, true)?;
+        let is_connected = match rustix::net::connect(&fd, &to) {
+            Ok(()) => true,
+            Err(Errno::INPROGRESS | Errno::INTR) => false,
+            Err(error) => return Err(error.into()),
+        };
+        let mut socket = Socket::connected(TcpStream::from(fd));
+        socket.writable = is_connected;
+        socket.output_watched = true;
+        Ok((socket, is_connected))
+    }
+
+    /// The error with which connecting ended, if it did.
+    pub fn connect_error(&self) -> Option<io::Error> {
+        self.stream.take_error().unwrap_or_else(Some)
+    }
+
+    /// An event has said that it can be read, or written to, or that its end has arrived.
+    pub fn news(&mut self, readable: bool, writable: bool, ends: bool) {
+        self.readable |= readable;
+        self.writable |= writable;
+        self.ends |= ends;
+    }
+
+    /// Whether it has to be watched for output from now on. Told once.
+    pub fn wants_output_watch(&mut self) -> bool {
+        let wants = !self.writable && !self.output_watched;
+        self.output_watched |= wants;
+        wants
+    }
+
+    /// Whether it may have something to read. False is certain only while events are looked at.
+    pub fn may_be_readable(&self) -> bool {
+        self.readable || self.ends
+    }
+
+    /// Makes closing it a reset: whatever is still on its way is thrown away.
+    pub fn reset_on_close(&self) {
+        // Without it the close is an ordinary one, which is all that can be done.
+        let _ = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}
+
+impl Wire for Socket {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if !self.readable {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let result = self.stream.read(into);
+        match &result {
+            Ok(n) => self.readable = *n == into.len() || (self.ends && *n > 0),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => self.readable = false,
+            Err(_) => (),
+        }
+        result
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if !self.writable {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let result = self.stream.write(bytes);
+        match &result {
+            Ok(n) => self.writable = *n == bytes.len(),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => self.writable = false,
+            Err(_) => (),
+        }
+        result
+    }
+
+    fn shutdown(&mut self) -> io::Result<()> {
+        self.stream.shutdown(Shutdown::Write)
+    }
+
+    fn is_quiet(&mut self) -> bool {
+        let mut byte = [0];
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        matches!(rustix::net::recv(&self.stream, &mut byte, flags), Err(Errno::AGAIN))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    fn pair() -> (Socket, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let far = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (near, _) = listener.accept().unwrap();
+        near.set_nonblocking(true).unwrap();
+        (Socket::connected(near), far)
+    }
+
+    #[test]
+    fn it_is_quiet_until_a_byte_or_the_end_has_arrived() {
+        let (mut socket, mut far) = pair();
+        assert!(socket.is_quiet());
+        far.write_all(b"x").unwrap();
+        assert!(!socket.is_quiet());
+        let (mut socket, far) = pair();
+        drop(far);
+        assert!(!socket.is_quiet());
+    }
+
+    #[test]
+    fn a_short_read_is_not_followed_by_another_unless_the_end_is_there() {
+        let (mut socket, mut far) = pair();
+        far.write_all(b"abc").unwrap();
+        drop(far);
+        let mut bytes = [0; 8];
+        assert!(socket.read(&mut bytes).is_err(), "no event has come");
+        socket.news(true, false, false);
+        assert_eq!(socket.read(&mut bytes).unwrap(), 3);
+        assert!(socket.read(&mut bytes).is_err(), "the read was short");
+        socket.news(true, false, true);
+        assert_eq!(socket.read(&mut bytes).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_full_socket_asks_to_be_watched_once() {
+        let (mut socket, _far) = pair();
+        assert!(!socket.wants_output_watch());
+        let bytes = vec![0; 1 << 20];
+        while socket.write(&bytes).is_ok() {}
+        assert!(socket.wants_output_watch());
+        assert!(!socket.wants_output_watch());
+    }
+}
