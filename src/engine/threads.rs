@@ -350,21 +350,30 @@ impl Shared {
 
     /// Keeps a connection for the next request. `user` is who gives it back.
     pub fn keep(&self, mut line: Line, user: Key, now: Instant) {
-        if line.socket.may_be_readable() && !line.socket.is_quiet() {
-            return self.close(line);
-        }
+        let Some(seat) = self.places.get(user.index).map(|place| &place.seat) else { return };
         let key = line.key;
-        let no_longer_used = |line: &Line| {
-            if let Some(place) = self.lines.get(line.key.index) {
-                place.owner.store(IDLE, Ordering::SeqCst);
+        loop {
+            // News that have come for the user since it looked are about what is idle from now on.
+            let news = seat.take_upstream_news();
+            if (news != 0 || line.socket.may_be_readable()) && !line.socket.is_quiet() {
+                return self.close(line);
             }
-        };
-        if let Some(evicted) = self.idle.put(line.id, now, line, no_longer_used) {
-            self.close(evicted);
-        }
-        // News that came for the user while it was still one are about what is idle now.
-        if self.places.get(user.index).is_some_and(|place| place.seat.has_upstream_news()) {
-            self.idle.remove(|line| line.key == key).into_iter().for_each(|line| self.close(line));
+            let no_longer_used = |line: &Line| {
+                if let Some(place) = self.lines.get(line.key.index) {
+                    place.owner.store(IDLE, Ordering::SeqCst);
+                }
+            };
+            if let Some(evicted) = self.idle.put(line.id, now, line, no_longer_used) {
+                self.close(evicted);
+            }
+            if !seat.has_upstream_news() {
+                break;
+            }
+            // More have come before it was idle, so whoever brought them did not look here.
+            match self.idle.remove(|line| line.key == key).pop() {
+                Some(removed) => line = removed,
+                None => break,
+            }
         }
         if !self.is_sweeping.swap(true, Ordering::AcqRel) {
             self.wheel.insert(self.wheel.tick_at(now + SWEEP_INTERVAL), Due::Sweep);

@@ -37,6 +37,7 @@ pub const UPSTREAM: u32 = 4;
 /// Somebody wants the session to look at the clock, or at the state.
 pub const WAKE: News = 1 << 9;
 const TAKEN: News = 1;
+const UPSTREAM_NEWS: News = (READABLE | WRITABLE | ENDS | FAILED) << UPSTREAM;
 /// The bits of a seat's word that are news.
 const NEWS: u64 = (u32::MAX ^ TAKEN) as u64;
 
@@ -253,10 +254,16 @@ impl Seat {
         taken as u32 & !TAKEN
     }
 
+    /// The driver takes the news of the upstream, and leaves the others. Returns whether the upstream's
+    /// connection may have something to read.
+    pub fn take_upstream_news(&self) -> News {
+        let taken = self.0.fetch_and(!u64::from(UPSTREAM_NEWS), Ordering::AcqRel);
+        taken as u32 & UPSTREAM_NEWS & !(WRITABLE << UPSTREAM)
+    }
+
     /// Whether news of the upstream have come since the driver looked.
     pub fn has_upstream_news(&self) -> bool {
-        let news = READABLE << UPSTREAM | ENDS << UPSTREAM | FAILED << UPSTREAM;
-        self.0.load(Ordering::Acquire) & u64::from(news) != 0
+        self.0.load(Ordering::Acquire) & u64::from(UPSTREAM_NEWS) != 0
     }
 
     /// The driver has nothing more to do. Returns false if there are news, and it has to go on.

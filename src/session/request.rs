@@ -13,6 +13,7 @@ use crate::http1::fields::{Name, number};
 use crate::http1::head::{self, HeadLimits, RequestHead};
 use crate::http1::rewrite::{self, RequestRules};
 use crate::http1::{BadBody, Framing, Method, Reject, Request, Version};
+use crate::limit::WINDOW;
 use crate::upstream::health::Seen;
 use crate::upstream::{InFlight, TRIAL_INTERVAL};
 use crate::who;
@@ -161,7 +162,8 @@ impl Session {
         let limiter = self.state.limiter.as_ref()?;
         let wait = limiter.admit(client, now).err()?;
         let reject = Reject::with(429, "too many requests from this client within a minute");
-        Some(Refusal { reject, retry_after: Some(wait.as_secs_f64().ceil().max(1.0) as u64) })
+        let seconds = (wait.as_secs_f64().ceil() as u64).clamp(1, WINDOW.as_secs());
+        Some(Refusal { reject, retry_after: Some(seconds) })
     }
 
     /// Moves what has arrived of the request's body. Returns whether anything has changed.
