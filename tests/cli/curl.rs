@@ -74,10 +74,11 @@ fn curl_uploads_after_100_continue(engine: &str) {
     let body = upload_of(3 << 20);
     // Without a 100 curl would wait for half a minute; the received head below is the proof.
     let expect = ["--verbose", "--expect100-timeout", "30", "--header", "Expect: 100-continue"];
-    let url = balancer.url("/");
+    // This one reads the body before it answers, so it has to ask for it.
+    let url = balancer.url("/verify");
     let arguments = [&expect[..], &["--data-binary", "@-", &url]].concat();
     let done = curl(&arguments, &body);
-    assert!(done.stdout == body, "{} of {} bytes came back", done.stdout.len(), body.len());
+    assert!(done.text().starts_with(&body.len().to_string()), "{}", done.text());
     let received = done.received();
     let statuses: Vec<_> = received.iter().filter(|line| line.starts_with("HTTP/")).collect();
     assert_eq!(statuses, [&"HTTP/1.1 100 Continue", &"HTTP/1.1 200 OK"]);

@@ -111,8 +111,9 @@ fn a_shutdown_under_load_loses_nothing(engine: &str) {
     assert_eq!(balancer.wait(PATIENCE).code(), Some(0));
     assert_eq!(delivered(), answered + WAITING + 1, "what was delivered was answered, once");
     let [finished, cut] = drained(&balancer);
+    // A client whose answer was on its way at the signal may send one more request before it is told.
     let known = WAITING + 1;
-    assert!((known..=known + CLIENTS).contains(&finished), "it says {finished} were finished");
+    assert!((known..=known + 2 * CLIENTS).contains(&finished), "it says {finished} were finished");
     assert_eq!(cut, 0);
 }
 
