@@ -8,6 +8,9 @@ use std::cell::RefCell;
 /// Bytes of one buffer. A head must fit into it, and one read moves at most that much.
 pub const SIZE: usize = 32 * 1024;
 
+/// Room below which held bytes are given up: less is of no use to a chunk.
+const LEAST_ROOM: usize = 64;
+
 /// Released buffers that a thread keeps for reuse: 2 MiB.
 const KEPT_PER_THREAD: usize = 64;
 
@@ -166,7 +169,7 @@ impl Buffer {
     /// Moving is worth it when the room behind is used up, or small beside what has to be moved.
     fn must_move(&self) -> bool {
         let behind = self.store.len() - self.end;
-        self.start > 0 && (behind == 0 || (!self.holds && behind < SIZE / 4))
+        self.start > 0 && behind < if self.holds { LEAST_ROOM } else { SIZE / 4 }
     }
 }
 

@@ -212,12 +212,13 @@ impl Connection {
     /// An event has said that a connect has come to an end, good or bad.
     fn connect_ended(&mut self, shared: &Shared, now: Instant) {
         match std::mem::replace(&mut self.upstream, Attached::Nothing) {
-            Attached::Connecting(line, walk) => match line.socket.connect_error() {
-                None => {
+            Attached::Connecting(line, walk) => match line.socket.connect_result() {
+                None => self.upstream = Attached::Connecting(line, walk),
+                Some(Ok(())) => {
                     self.upstream = Attached::Open(line);
                     self.session.connected(false, now);
                 }
-                Some(error) => {
+                Some(Err(error)) => {
                     walk.to.skip_address(walk.index());
                     shared.close(line);
                     let failure = if shortage::is_own(&error) {

@@ -57,9 +57,13 @@ impl Socket {
         Ok((socket, is_connected))
     }
 
-    /// The error with which connecting ended, if it did.
-    pub fn connect_error(&self) -> Option<io::Error> {
-        self.stream.take_error().unwrap_or_else(Some)
+    /// How connecting ended; `None` if it has not. To be asked when an event has come, which may have
+    /// been meant for another one.
+    pub fn connect_result(&self) -> Option<io::Result<()>> {
+        match self.stream.take_error() {
+            Ok(None) => self.stream.peer_addr().is_ok().then_some(Ok(())),
+            Ok(Some(error)) | Err(error) => Some(Err(error)),
+        }
     }
 
     /// An event has said that it can be read, or written to, or that its end has arrived.

@@ -11,7 +11,7 @@ use super::target::{self, Target};
 use super::{BadResponse, Framing, Method, Reject, Request, Response, Version};
 
 /// The most fields that a head can be allowed to have.
-pub const MAX_FIELDS: usize = 128;
+pub const MAX_FIELDS: usize = 256;
 
 /// How large a head may be.
 #[derive(Clone, Copy, Debug)]
@@ -74,6 +74,8 @@ pub struct Search {
     line: usize,
     /// Where the first line begins, and ends once it is whole.
     first: (usize, usize),
+    /// Field lines so far.
+    fields: usize,
 }
 
 impl Search {
@@ -98,6 +100,10 @@ impl Search {
                     Err(Fault::HeadTooLong)
                 };
             }
+            self.fields += usize::from(!is_first);
+            if self.fields > limits.fields {
+                return Err(Fault::TooManyFields);
+            }
             if is_first && end > self.line {
                 self.first = (self.line, end);
                 if end - self.line > limits.line {
@@ -107,6 +113,9 @@ impl Search {
                 return Err(Fault::Syntax("an empty line stands before the first line"));
             }
             self.line = line_feed + 1;
+        }
+        if has_bare_return(&wire[self.scanned.saturating_sub(1)..]) {
+            return Err(Fault::Syntax("a carriage return is not followed by a line feed"));
         }
         self.scanned = wire.len();
         if self.first.1 == 0 && wire.len() - self.line > limits.line + 1 {
@@ -127,6 +136,11 @@ impl Search {
     fn fields_start(&self) -> usize {
         self.first.1 + 2
     }
+}
+
+/// Whether a carriage return stands before something else than a line feed, which may still come.
+fn has_bare_return(wire: &[u8]) -> bool {
+    memchr_iter(b'\r', wire).any(|at| wire.get(at + 1).is_some_and(|&b| b != b'\n'))
 }
 
 /// A request's head, borrowed from where it was read.

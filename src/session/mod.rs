@@ -256,6 +256,8 @@ impl Session {
                 continue;
             }
             if self.deadline().is_some_and(|at| at <= now) {
+                // Whatever is waited for next, it is waited for from now on.
+                self.since = now;
                 self.fire(now);
                 continue;
             }

@@ -12,8 +12,8 @@ use crate::http1::{Method, Reject};
 pub(super) const DISCARD: u64 = 64 * 1024;
 
 impl Session {
-    /// Answers without an upstream. The connection stays usable if the request was well framed and the
-    /// rest of its body is short enough to be read and dropped.
+    /// Answers without an upstream. The connection stays usable if the request was well framed, and its
+    /// body was read, or was refused before any of it went on and is short enough to be dropped.
     pub(super) fn answer(&mut self, reject: Reject, retry_after: Option<u64>) {
         self.drop_link();
         self.upstream.clear();
@@ -22,7 +22,9 @@ impl Session {
         let body_is_short = match &self.request_leg {
             RequestLeg::Done => true,
             RequestLeg::Body(transfer) => {
-                !exchange.awaits_continue && transfer.decoder.left().is_none_or(|n| n <= DISCARD)
+                exchange.attempts == 0
+                    && !exchange.awaits_continue
+                    && transfer.decoder.left().is_none_or(|n| n <= DISCARD)
             }
             RequestLeg::Head | RequestLeg::Cut | RequestLeg::Tunnel => false,
         };

@@ -88,7 +88,7 @@ impl Session {
                 self.response_leg = ResponseLeg::Head(Search::default());
             }
             _ => {
-                (rules.framing, rules.persists) = self.leaves_as(&head);
+                (rules.framing, rules.persists) = self.leaves_as(&head, len);
                 rewrite::response(&head, &rules, &mut self.client.output);
                 self.start_response(head.response, rules, limits, now);
                 self.upstream.input.consume(len);
@@ -97,15 +97,22 @@ impl Session {
     }
 
     /// The framing in which the response leaves, and whether the client's connection survives it.
-    fn leaves_as(&self, head: &ResponseHead<'_>) -> (Framing, bool) {
+    fn leaves_as(&self, head: &ResponseHead<'_>, head_len: usize) -> (Framing, bool) {
         let Some(exchange) = &self.exchange else { return (Framing::Empty, false) };
         let framing = match (head.response.framing, exchange.request.version) {
             (framing @ (Framing::Empty | Framing::Length(_)), _) => framing,
             (Framing::Chunked | Framing::UntilClose, Version::Http11) => Framing::Chunked,
             (Framing::Chunked | Framing::UntilClose, Version::Http10) => Framing::UntilClose,
         };
+        // An answer that is whole before its request is ends the connection, and says so. If it is not,
+        // both may still come to their end.
+        let is_whole = match framing {
+            Framing::Empty => true,
+            Framing::Length(length) => (self.upstream.input.len() - head_len) as u64 >= length,
+            Framing::Chunked | Framing::UntilClose => false,
+        };
         let persists = exchange.request.keep_alive
-            && matches!(self.request_leg, RequestLeg::Done)
+            && (matches!(self.request_leg, RequestLeg::Done) || !is_whole)
             && framing != Framing::UntilClose
             && !self.state.is_stopping();
         (framing, persists)

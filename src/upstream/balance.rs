@@ -11,8 +11,10 @@ use crate::config::Policy;
 
 /// A way of choosing.
 pub trait Balance: Send + Sync {
-    /// The index of the chosen one. `live` is never empty.
-    fn pick(&self, live: &[Arc<Upstream>]) -> usize;
+    /// The index of the chosen one. `live` is never empty. `again` says that this request was with
+    /// another one before: it must not use up a turn, or the one after a broken upstream would get
+    /// no requests of its own.
+    fn pick(&self, live: &[Arc<Upstream>], again: bool) -> usize;
 }
 
 /// The implementation of `policy`; what it does at random follows from `seed`.
@@ -32,8 +34,8 @@ struct RoundRobin {
 }
 
 impl Balance for RoundRobin {
-    fn pick(&self, live: &[Arc<Upstream>]) -> usize {
-        self.turn.next(live.len())
+    fn pick(&self, live: &[Arc<Upstream>], again: bool) -> usize {
+        self.turn.next(live.len(), again)
     }
 }
 
@@ -43,7 +45,7 @@ struct Random {
 }
 
 impl Balance for Random {
-    fn pick(&self, live: &[Arc<Upstream>]) -> usize {
+    fn pick(&self, live: &[Arc<Upstream>], _again: bool) -> usize {
         self.draws.below(live.len())
     }
 }
@@ -54,8 +56,8 @@ struct LeastRequests {
 }
 
 impl Balance for LeastRequests {
-    fn pick(&self, live: &[Arc<Upstream>]) -> usize {
-        let start = self.turn.next(live.len());
+    fn pick(&self, live: &[Arc<Upstream>], again: bool) -> usize {
+        let start = self.turn.next(live.len(), again);
         let from_start = (0..live.len()).map(|i| (start + i) % live.len());
         from_start.min_by_key(|&i| live[i].in_flight()).unwrap_or(start)
     }
@@ -68,7 +70,7 @@ struct TwoChoices {
 }
 
 impl Balance for TwoChoices {
-    fn pick(&self, live: &[Arc<Upstream>]) -> usize {
+    fn pick(&self, live: &[Arc<Upstream>], _again: bool) -> usize {
         let one = self.draws.below(live.len());
         if live.len() == 1 {
             return one;
@@ -88,8 +90,8 @@ impl Turn {
         Turn(AtomicUsize::new(draws.next() as usize >> 1))
     }
 
-    fn next(&self, len: usize) -> usize {
-        self.0.fetch_add(1, Ordering::Relaxed) % len
+    fn next(&self, len: usize, again: bool) -> usize {
+        self.0.fetch_add(usize::from(!again), Ordering::Relaxed) % len
     }
 }
 
@@ -120,7 +122,7 @@ mod tests {
         let (balance, live) = (of_policy(policy, 7), test_upstreams(upstreams));
         let mut counts = vec![0; upstreams];
         for _ in 0..picks {
-            counts[balance.pick(&live)] += 1;
+            counts[balance.pick(&live, false)] += 1;
         }
         counts
     }
@@ -128,6 +130,19 @@ mod tests {
     #[test]
     fn round_robin_is_exactly_even() {
         assert_eq!(counts(Policy::RoundRobin, 3, 90), [30, 30, 30]);
+    }
+
+    #[test]
+    fn a_second_choice_uses_up_no_turn() {
+        let (balance, live) = (of_policy(Policy::RoundRobin, 7), test_upstreams(2));
+        let first: Vec<_> = (0..4)
+            .map(|_| {
+                let first = balance.pick(&live, false);
+                balance.pick(&live[..1], true);
+                first
+            })
+            .collect();
+        assert!(first == [0, 1, 0, 1] || first == [1, 0, 1, 0], "{first:?}");
     }
 
     #[test]
@@ -150,7 +165,7 @@ mod tests {
         let _busy: Vec<_> = (0..5).map(|_| live[0].begin(Chosen::Live)).collect();
         for policy in [Policy::LeastRequests, Policy::TwoChoices] {
             let balance = of_policy(policy, 1);
-            assert!((0..20).all(|_| balance.pick(&live) == 1), "{policy:?}");
+            assert!((0..20).all(|_| balance.pick(&live, false) == 1), "{policy:?}");
         }
     }
 

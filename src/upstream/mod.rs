@@ -241,7 +241,8 @@ impl Upstreams {
             untried = among.iter().filter(|u| !tried.contains(&u.id)).cloned().collect();
             &untried
         };
-        (!among.is_empty()).then(|| among[self.balance.pick(among)].begin(chosen))
+        (!among.is_empty())
+            .then(|| among[self.balance.pick(among, !tried.is_empty())].begin(chosen))
     }
 
     fn due_trial(&self, tried: &[UpstreamId], now: Instant) -> Option<InFlight> {

@@ -364,7 +364,7 @@ impl Conn {
     /// These bytes must come next.
     #[track_caller]
     pub fn expect(&mut self, text: &str) {
-        match self.try_exactly(text.len()) {
+        match self.try_exactly(text.chars().count()) {
             Ok(got) => assert_eq!(latin1(&got), text),
             Err(end) => panic!("waited for {text:?}, got {:?}, {end:?}", latin1(&self.buffer)),
         }
@@ -374,6 +374,11 @@ impl Conn {
     #[track_caller]
     pub fn expect_chunk(&mut self, data: &str) {
         self.expect(&chunk(data));
+    }
+
+    /// What was read beyond what was asked for, before the bare stream is used.
+    pub fn take_buffered(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.buffer)
     }
 
     /// Everything up to the end.
