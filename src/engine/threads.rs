@@ -221,35 +221,39 @@ impl Shared {
         }
     }
 
-    /// Brings news of an upstream connection to whoever uses it. News of an idle one mean that it has
-    /// ended, or that it talks without being asked: either way nobody may use it again.
+    /// Brings news of an upstream connection to whoever uses it.
     fn signal_user(&self, key: Key, news: News, now: Instant, again: &mut VecDeque<Key>) {
         let Some(line) = self.lines.get(key.index) else { return };
         // A user that changes between the look and the news needs another look. It cannot change more
         // often than the line is used, and each use takes longer than this.
-        loop {
-            if line.generation.load(Ordering::Acquire) != key.generation {
-                return;
-            }
+        while line.generation.load(Ordering::Acquire) == key.generation {
             let owner = line.owner.load(Ordering::SeqCst);
             if owner == IDLE {
-                let removed = self.idle.remove(|line| line.key == key);
-                if !removed.is_empty() {
-                    removed.into_iter().for_each(|line| self.close(line));
-                    return;
+                if let Some(line) = self.idle.remove(|line| line.key == key).pop() {
+                    return self.look_at_idle(line, now);
                 }
-            } else {
-                let user = Key::from_number(owner);
-                let Some(place) = self.places.get(user.index) else { return };
-                let must_drive = place.seat.signal(user, news << UPSTREAM);
-                let is_same = line.owner.load(Ordering::SeqCst) == owner;
-                if must_drive {
-                    self.drive(place, user, now, again);
-                }
-                if is_same || must_drive {
-                    return;
-                }
+                continue;
             }
+            let user = Key::from_number(owner);
+            let Some(place) = self.places.get(user.index) else { return };
+            let must_drive = place.seat.signal(user, news << UPSTREAM);
+            let is_same = line.owner.load(Ordering::SeqCst) == owner;
+            if must_drive {
+                self.drive(place, user, now, again);
+            }
+            if is_same {
+                return;
+            }
+        }
+    }
+
+    /// There were news of an idle connection, perhaps old ones. If it has ended, or talks without being
+    /// asked, nobody may use it again.
+    fn look_at_idle(&self, mut line: Line, now: Instant) {
+        if line.socket.is_quiet() {
+            self.lay_by(line, now);
+        } else {
+            self.close(line);
         }
     }
 
@@ -358,14 +362,7 @@ impl Shared {
             if (news != 0 || line.socket.may_be_readable()) && !line.socket.is_quiet() {
                 return self.close(line);
             }
-            let no_longer_used = |line: &Line| {
-                if let Some(place) = self.lines.get(line.key.index) {
-                    place.owner.store(IDLE, Ordering::SeqCst);
-                }
-            };
-            if let Some(evicted) = self.idle.put(line.id, now, line, no_longer_used) {
-                self.close(evicted);
-            }
+            self.lay_by(line, now);
             if !seat.has_upstream_news() {
                 break;
             }
@@ -377,6 +374,18 @@ impl Shared {
         }
         if !self.is_sweeping.swap(true, Ordering::AcqRel) {
             self.wheel.insert(self.wheel.tick_at(now + SWEEP_INTERVAL), Due::Sweep);
+        }
+    }
+
+    /// Puts a connection into the pool.
+    fn lay_by(&self, line: Line, now: Instant) {
+        let no_longer_used = |line: &Line| {
+            if let Some(place) = self.lines.get(line.key.index) {
+                place.owner.store(IDLE, Ordering::SeqCst);
+            }
+        };
+        if let Some(evicted) = self.idle.put(line.id, now, line, no_longer_used) {
+            self.close(evicted);
         }
     }
 
