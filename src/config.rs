@@ -157,6 +157,13 @@ pub struct HealthConfig {
     pub rise: u32,
 }
 
+/// The longest time that can be asked for.
+pub const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+/// The most worker threads that can be asked for.
+pub const MOST_THREADS: usize = 1024;
+/// The most connections that can be asked for.
+pub const MOST_CONNECTIONS: usize = 1 << 20;
+
 /// The path that is probed unless another one is given.
 pub const DEFAULT_HEALTH_PATH: &str = "/";
 
@@ -190,6 +197,56 @@ impl Default for Limits {
             requests_per_minute: 0,
             rate_limit_clients: 100_000,
         }
+    }
+}
+
+impl Config {
+    /// Whether every value is within what the program can work with. What flags say is checked by the
+    /// flags already; this is for those who fill in the fields.
+    pub fn check(&self) -> Result<(), BadValue> {
+        let Config { limits, timeouts, retry, health, .. } = self;
+        let numbers = [
+            ("threads", self.threads.unwrap_or(1), 1..=MOST_THREADS),
+            ("limits.request_line", limits.request_line, 1..=Limits::MAX_HEAD),
+            ("limits.head", limits.head, 1..=Limits::MAX_HEAD),
+            ("limits.fields", limits.fields, 1..=Limits::MAX_FIELDS),
+            ("limits.connections", limits.connections.unwrap_or(1), 1..=MOST_CONNECTIONS),
+            ("limits.pool", limits.pool, 0..=MOST_CONNECTIONS),
+            ("retry.attempts", retry.attempts, 1..=usize::MAX),
+            ("health.fall", health.fall as usize, 1..=usize::MAX),
+            ("health.rise", health.rise as usize, 1..=usize::MAX),
+        ];
+        for (name, number, range) in numbers {
+            if !range.contains(&number) {
+                return Err(BadValue::new(&format!("{name} = {number}"), "it is out of range"));
+            }
+        }
+        let durations = [
+            ("timeouts.head", Some(timeouts.head)),
+            ("timeouts.idle", Some(timeouts.idle)),
+            ("timeouts.connect", Some(timeouts.connect)),
+            ("timeouts.response", Some(timeouts.response)),
+            ("timeouts.progress", Some(timeouts.progress)),
+            ("timeouts.tunnel", Some(timeouts.tunnel)),
+            ("timeouts.linger", Some(timeouts.linger)),
+            ("timeouts.pool", Some(timeouts.pool)),
+            ("timeouts.drain", Some(timeouts.drain)),
+            ("health.interval", health.interval),
+            ("health.timeout", health.timeout),
+        ];
+        for (name, duration) in durations {
+            if duration.is_some_and(|duration| duration.is_zero() || duration > LONGEST) {
+                let value = format!("{name} = {:?}", duration.unwrap_or_default());
+                return Err(BadValue::new(&value, "give more than nothing, and a year at most"));
+            }
+        }
+        let path_is_good =
+            health.path.starts_with('/') && health.path.bytes().all(|b| b > b' ' && b != 0x7f);
+        if !path_is_good {
+            let remedy = "a path begins with `/` and has no space or control character";
+            return Err(BadValue::new(&health.path, remedy));
+        }
+        Ok(())
     }
 }
 
@@ -456,6 +513,28 @@ mod tests {
         assert_eq!(set.to_string(), "200-299,404");
         for text in ["", "99", "600", "2xx", "300-200", "200-", ",200", "0200"] {
             assert!(text.parse::<StatusSet>().is_err(), "{text:?} must be refused");
+        }
+    }
+
+    #[test]
+    fn what_the_program_cannot_work_with_is_named() {
+        assert_eq!(Config::default().check(), Ok(()));
+        type Change = fn(&mut Config);
+        let changes: [(&str, Change); 8] = [
+            ("timeouts.idle", |c| c.timeouts.idle = Duration::MAX),
+            ("timeouts.drain", |c| c.timeouts.drain = Duration::ZERO),
+            ("health.interval", |c| c.health.interval = Some(Duration::ZERO)),
+            ("limits.head", |c| c.limits.head = usize::MAX),
+            ("limits.request_line", |c| c.limits.request_line = 0),
+            ("limits.connections", |c| c.limits.connections = Some(usize::MAX)),
+            ("threads", |c| c.threads = Some(0)),
+            ("x y", |c| c.health.path = "x y".to_string()),
+        ];
+        for (name, change) in changes {
+            let mut config = Config::default();
+            change(&mut config);
+            let error = config.check().expect_err(name).to_string();
+            assert!(error.contains(name), "{error}");
         }
     }
 

@@ -36,7 +36,7 @@ use std::time::Instant;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::config::{Authority, Config, EngineKind};
+use crate::config::{Authority, BadValue, Config, EngineKind};
 use crate::engine::accept::{Acceptor, listen};
 use crate::engine::gate::Gate;
 use crate::engine::threads::Threads;
@@ -76,6 +76,8 @@ pub struct Builder {
 pub enum StartError {
     /// No upstream was given.
     NoUpstream,
+    /// A value in the configuration is out of range.
+    Config(BadValue),
     /// The address cannot be listened on.
     Bind(SocketAddr, io::Error),
     /// An upstream's name has no address.
@@ -125,10 +127,14 @@ impl Running {
     fn stop(mut self) -> Drained {
         let tally = &self.state.tally;
         let before = tally.finished.get();
+        let until = Instant::now() + self.state.config.timeouts.drain;
         self.state.stop();
-        self.acceptor.stop();
+        // Twice: those that are idle go first, so that there is room for those that have connected, which
+        // are then told as well.
         self.engine.wake_all();
-        self.gate.wait_until_empty(self.state.config.timeouts.drain);
+        self.acceptor.stop(until);
+        self.engine.wake_all();
+        self.gate.wait_until_empty(until.saturating_duration_since(Instant::now()));
         let cut = self.engine.end() as u64;
         Drained { finished: tally.finished.get() - before, cut }
     }
@@ -153,6 +159,7 @@ impl Builder {
         if config.upstreams.is_empty() {
             return Err(StartError::NoUpstream);
         }
+        config.check().map_err(StartError::Config)?;
         let addresses = config.upstreams.iter().map(|authority| {
             resolve(authority).map_err(|error| StartError::Resolve(authority.clone(), error))
         });
@@ -217,6 +224,7 @@ impl std::fmt::Display for StartError {
             StartError::NoUpstream => {
                 write!(f, "no upstream: give at least one with --upstream host:port")
             }
+            StartError::Config(error) => write!(f, "the configuration has {error}"),
             StartError::Bind(address, error) => write!(f, "cannot listen on {address}: {error}"),
             StartError::Resolve(authority, error) => write!(
                 f,

@@ -5,16 +5,16 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::net::SocketFlags;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::gate::{Entry, Gate, Pass};
+use super::gate::{Gate, Pass};
 use crate::background::Seldom;
 use crate::config::WhenFull;
+use crate::lock::Lock;
 use crate::shortage;
 
 /// Connections that may wait to be accepted; the system may allow fewer.
@@ -33,8 +33,9 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
         socket.set_only_v6(false)?;
     }
-    // Accepted sockets inherit it.
+    // Accepted sockets inherit both. Urgent data is data: left out of line, it would end a read early.
     socket.set_tcp_nodelay(true)?;
+    socket.set_out_of_band_inline(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
@@ -43,7 +44,7 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 /// The thread that accepts.
 pub struct Acceptor {
     thread: Option<JoinHandle<()>>,
-    stopping: Arc<AtomicBool>,
+    stopping: Arc<Lock<Option<Instant>>>,
     address: SocketAddr,
 }
 
@@ -60,7 +61,7 @@ impl Acceptor {
         admit: impl Admit,
     ) -> io::Result<Self> {
         let address = listener.local_addr()?;
-        let stopping = Arc::new(AtomicBool::new(false));
+        let stopping = Arc::new(Lock::new(None));
         let accepting = Accepting { listener, gate, when_full, stopping: stopping.clone() };
         let thread = thread::Builder::new()
             .name("accept".to_string())
@@ -68,17 +69,24 @@ impl Acceptor {
         Ok(Acceptor { thread: Some(thread), stopping, address })
     }
 
-    /// Takes what has already connected, then stops listening.
-    pub fn stop(&mut self) {
-        self.stopping.store(true, Ordering::Release);
+    /// Takes what has already connected, until `until` at the latest, and stops listening.
+    pub fn stop(&mut self, until: Instant) {
         let Some(thread) = self.thread.take() else { return };
+        *self.stopping.lock() = Some(until);
         // A blocking accept is woken by a connection. It may also find one by itself.
         while !thread.is_finished() {
             if TcpStream::connect_timeout(&own_door(self.address), KNOCK_TIMEOUT).is_err() {
                 thread::sleep(Duration::from_millis(1));
             }
         }
+        // A panic was printed where it happened.
         let _ = thread.join();
+    }
+}
+
+impl Drop for Acceptor {
+    fn drop(&mut self) {
+        self.stop(Instant::now());
     }
 }
 
@@ -96,55 +104,65 @@ struct Accepting {
     listener: TcpListener,
     gate: Arc<Gate>,
     when_full: WhenFull,
-    stopping: Arc<AtomicBool>,
+    stopping: Arc<Lock<Option<Instant>>>,
 }
 
 impl Accepting {
     fn run(&self, admit: impl Admit) {
         let mut seldom = Seldom::default();
-        let mut is_draining = false;
-        loop {
-            if !is_draining && self.stopping.load(Ordering::Acquire) {
-                // What has connected by now was promised a connection: closing the listener would
-                // reset it.
-                is_draining = true;
-                if let Err(error) = self.listener.set_nonblocking(true) {
-                    return log::error!("cannot empty the accept queue: {error}");
+        while self.stopping.lock().is_none() {
+            let to_be_told = self.when_full == WhenFull::Refuse;
+            if !self.gate.wait_for_room(to_be_told, Duration::ZERO) {
+                if seldom.may_log(Instant::now()) {
+                    log::warn!("as many connections are open as --max-connections allows");
                 }
+                self.gate.wait_for_room(to_be_told, FULL_LOOK);
+                continue;
             }
-            let Some((pass, turn_away)) = self.enter(is_draining, &mut seldom) else { continue };
-            match accept(&self.listener) {
-                Ok((stream, peer)) => admit(stream, peer, pass, turn_away),
-                Err(error) if is_draining && error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) if shortage::is_own(&error) && !is_draining => {
-                    if seldom.may_log(Instant::now()) {
-                        log::warn!(
-                            "cannot accept: {error}; raise the limit on open files, or lower \
-                             --max-connections"
-                        );
-                    }
-                    thread::sleep(SHORTAGE_PAUSE);
-                }
-                // The peer was gone before we looked, or the like: the next one is another matter.
-                Err(error) => log::debug!("a connection was lost before it was accepted: {error}"),
+            if let Err(error) = self.take_one(&admit)
+                && seldom.may_log(Instant::now())
+            {
+                log::warn!(
+                    "cannot accept: {error}; raise the limit on open files, or lower \
+                     --max-connections"
+                );
+            }
+        }
+        self.empty_the_queue(&admit);
+    }
+
+    /// What has connected by now was promised a connection: closing the listener resets it.
+    fn empty_the_queue(&self, admit: &impl Admit) {
+        if let Err(error) = self.listener.set_nonblocking(true) {
+            return log::error!("cannot empty the accept queue: {error}");
+        }
+        let until = self.stopping.lock().unwrap_or_else(Instant::now);
+        while Instant::now() < until {
+            match self.take_one(admit) {
+                Ok(true) => (),
+                Ok(false) => return,
+                Err(error) => log::debug!("cannot empty the accept queue yet: {error}"),
             }
         }
     }
 
-    /// A place for the next connection. `None`: look again.
-    fn enter(&self, is_draining: bool, seldom: &mut Seldom) -> Option<(Pass, bool)> {
-        match self.gate.enter() {
-            Entry::Free(pass) => return Some((pass, false)),
-            Entry::TurnAway(pass) if self.when_full == WhenFull::Refuse || is_draining => {
-                return Some((pass, true));
+    /// Accepts one connection. Returns whether there was one; an error is a shortage of our own, after
+    /// which some time has passed.
+    fn take_one(&self, admit: &impl Admit) -> io::Result<bool> {
+        match accept(&self.listener) {
+            Ok((stream, peer)) => match self.gate.enter() {
+                Some((pass, turn_away)) => admit(stream, peer, pass, turn_away),
+                None => drop(stream),
+            },
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(error) if shortage::is_own(&error) => {
+                thread::sleep(SHORTAGE_PAUSE);
+                return Err(error);
             }
-            Entry::TurnAway(_) | Entry::Full => (),
+            // The peer was gone before we looked, or the like: the next one is another matter.
+            Err(error) => log::debug!("a connection was lost before it was accepted: {error}"),
         }
-        if seldom.may_log(Instant::now()) {
-            log::warn!("--max-connections are open; new ones wait");
-        }
-        self.gate.wait_for_room(FULL_LOOK);
-        None
+        Ok(true)
     }
 }
 

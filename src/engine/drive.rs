@@ -1,50 +1,76 @@
 //! One turn of one connection: what the session says is done, until nothing moves.
 //!
-//! Not here: who gets a turn and when (`threads.rs`).
+//! The same for every engine; what differs is behind [`Hands`]. Not here: who gets a turn and when, and
+//! how to wait (`threads.rs`, `tasks.rs`).
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::gate::Pass;
-use super::threads::{Line, Shared};
-use super::waiting_room::{About, ENDS, FAILED, Key, News, READABLE, UPSTREAM, WRITABLE};
-use super::wheel::Tick;
-use super::wire::{Socket, Wire};
-use crate::session::{ConnectFailure, Direction, Next, Session, Side, Source, Wants};
+use crate::session::{ConnectFailure, Direction, Next, Session, Side, Wants};
 use crate::shortage;
-use crate::upstream::Upstream;
+use crate::upstream::{Upstream, UpstreamId};
 
 /// Bytes after which a turn ends although more could move: others are waiting.
 const TURN_BYTES: usize = 256 * 1024;
 /// Exchanges after which a turn ends.
 const TURN_EXCHANGES: usize = 32;
 
-/// A client's connection and what belongs to it.
-pub struct Connection {
-    /// Its seat and occupancy.
-    pub key: Key,
+/// What a turn needs of its engine: sockets, in the state "not now" if they say `WouldBlock`, and
+/// connections to upstreams.
+pub trait Hands {
+    /// A client's connection.
+    type Client;
+    /// A connection to an upstream.
+    type Line;
+
+    /// Reads from the client.
+    fn read_client(&mut self, client: &mut Self::Client, into: &mut [u8]) -> io::Result<usize>;
+    /// Writes to the client.
+    fn write_client(&mut self, client: &mut Self::Client, bytes: &[u8]) -> io::Result<usize>;
+    /// Ends the sending direction toward the client.
+    fn shut_down_client(&mut self, client: &mut Self::Client) -> io::Result<()>;
+    /// Makes closing the client's connection a reset.
+    fn reset_client(&mut self, client: &mut Self::Client);
+
+    /// Reads from an upstream.
+    fn read(&mut self, line: &mut Self::Line, into: &mut [u8]) -> io::Result<usize>;
+    /// Writes to an upstream.
+    fn write(&mut self, line: &mut Self::Line, bytes: &[u8]) -> io::Result<usize>;
+    /// Ends the sending direction toward an upstream.
+    fn shut_down(&mut self, line: &mut Self::Line) -> io::Result<()>;
+
+    /// Takes an idle connection on which neither a byte nor an end is waiting.
+    fn take_idle(&mut self, id: UpstreamId, now: Instant) -> Option<Self::Line>;
+    /// Begins to connect. Also says whether it is connected already.
+    fn dial(&mut self, id: UpstreamId, address: SocketAddr) -> io::Result<(Self::Line, bool)>;
+    /// How connecting ended; `None` if it has not.
+    fn dialled(&mut self, line: &mut Self::Line) -> Option<io::Result<()>>;
+    /// Keeps a connection for the next request. One that is dropped instead is closed.
+    fn keep(&mut self, line: Self::Line, now: Instant);
+    /// Says once in a while that the system refuses what is needed.
+    fn complain_of_shortage(&mut self, error: &io::Error, now: Instant);
+}
+
+/// A client's connection, its session, and the upstream connection it uses.
+pub struct Connection<C, L> {
     /// What it means.
     pub session: Session,
     /// The client's socket.
-    pub client: Socket,
+    pub client: C,
     /// The upstream connection it uses.
-    pub upstream: Attached,
-    /// When its valid entry in the wheel comes up.
-    pub armed: Option<Tick>,
-    /// It counts as open while this lives.
-    pub _pass: Pass,
+    pub upstream: Attached<L>,
 }
 
 /// What a session has of an upstream connection.
-pub enum Attached {
+pub enum Attached<L> {
     /// None.
     Nothing,
     /// One that is being made.
-    Connecting(Line, Walk),
+    Dialling(L, Walk),
     /// One that can be used.
-    Open(Line),
+    Open(L),
 }
 
 /// The addresses of an upstream that one connect tries, each once.
@@ -85,26 +111,33 @@ pub enum Turn {
     Gone,
 }
 
-impl Connection {
+impl<C, L> Connection<C, L> {
+    /// A client that has just connected.
+    pub fn new(session: Session, client: C) -> Self {
+        Connection { session, client, upstream: Attached::Nothing }
+    }
+
     /// Does what the session says until nothing moves.
-    pub fn turn(&mut self, shared: &Shared, news: News, now: Instant) -> Turn {
-        self.hear(shared, news, now);
+    pub fn turn<H: Hands<Client = C, Line = L>>(&mut self, hands: &mut H, now: Instant) -> Turn {
         let (mut bytes, mut exchanges) = (0, 0);
         loop {
             match self.session.next(now) {
-                Next::Transfer(wants) => match self.transfer(wants, now) {
-                    None => return Turn::Wait,
+                Next::Transfer(wants) => match self.transfer(hands, wants, now) {
+                    None => {
+                        self.session.rest();
+                        return Turn::Wait;
+                    }
                     Some(moved) => bytes += moved,
                 },
-                Next::Connect { to, source } => self.connect(shared, to, source, now),
-                Next::Release { keep } => self.release(shared, keep, now),
+                Next::Connect { to, pooled } => self.connect(hands, to, pooled, now),
+                Next::Release { keep } => self.release(hands, keep, now),
                 Next::Report(record) => {
                     exchanges += 1;
                     log::debug!("{record}");
                 }
                 Next::Close { abort } => {
                     if abort {
-                        self.client.reset_on_close();
+                        hands.reset_client(&mut self.client);
                     }
                     return Turn::Gone;
                 }
@@ -115,150 +148,169 @@ impl Connection {
         }
     }
 
-    /// Passes on what events have said.
-    fn hear(&mut self, shared: &Shared, news: News, now: Instant) {
-        let has = |bit: News| news & bit != 0;
-        self.client.news(has(READABLE), has(WRITABLE), has(ENDS));
-        if has(FAILED) {
-            self.session.failed(Side::Client, Direction::Read);
-        }
-        let of_upstream = |bit: News| has(bit << UPSTREAM);
-        match &mut self.upstream {
-            Attached::Nothing => (),
+    /// Moves bytes where they are wanted and can move. Returns how many; `None` if nothing happened.
+    fn transfer<H: Hands<Client = C, Line = L>>(
+        &mut self,
+        hands: &mut H,
+        wants: Wants,
+        now: Instant,
+    ) -> Option<usize> {
+        let mut moved = Moved(None);
+        moved.add(self.look_at_dial(hands, now));
+        let Connection { session, client, upstream } = self;
+        match upstream {
+            Attached::Nothing | Attached::Dialling(..) => (),
             Attached::Open(line) => {
-                line.socket.news(of_upstream(READABLE), of_upstream(WRITABLE), of_upstream(ENDS));
-            }
-            Attached::Connecting(line, _) => {
-                line.socket.news(of_upstream(READABLE), of_upstream(WRITABLE), of_upstream(ENDS));
-                if of_upstream(WRITABLE) {
-                    self.connect_ended(shared, now);
+                if wants.upstream_read {
+                    let result = hands.read(line, session.space(Side::Upstream));
+                    moved.add(received(session, Side::Upstream, result, now));
+                }
+                if wants.upstream_write {
+                    let result = hands.write(line, session.output(Side::Upstream));
+                    moved.add(sent(session, Side::Upstream, result, now));
+                }
+                if session.wants_shutdown(Side::Upstream) {
+                    // It fails only if the connection is gone, which reading will tell.
+                    let _ = hands.shut_down(line);
+                    session.shut_down(Side::Upstream);
+                    moved.add(Some(0));
                 }
             }
-        }
-    }
-
-    /// Moves bytes where they are wanted and can move. Returns how many; `None` if nothing happened.
-    fn transfer(&mut self, wants: Wants, now: Instant) -> Option<usize> {
-        let session = &mut self.session;
-        let mut moved = None;
-        if let Attached::Open(line) = &mut self.upstream {
-            if wants.upstream_read {
-                count(&mut moved, receive(session, Side::Upstream, &mut line.socket, now));
-            }
-            if wants.upstream_write {
-                count(&mut moved, send(session, Side::Upstream, &mut line.socket, now));
-            }
-            count(&mut moved, shut_down(session, Side::Upstream, &mut line.socket));
         }
         if wants.client_write {
-            count(&mut moved, send(session, Side::Client, &mut self.client, now));
+            let result = hands.write_client(client, session.output(Side::Client));
+            moved.add(sent(session, Side::Client, result, now));
         }
         if wants.client_read {
-            count(&mut moved, receive(session, Side::Client, &mut self.client, now));
+            let result = hands.read_client(client, session.space(Side::Client));
+            moved.add(received(session, Side::Client, result, now));
         }
-        count(&mut moved, shut_down(session, Side::Client, &mut self.client));
-        moved
+        if session.wants_shutdown(Side::Client) {
+            let _ = hands.shut_down_client(client);
+            session.shut_down(Side::Client);
+            moved.add(Some(0));
+        }
+        moved.0
     }
 
-    fn connect(&mut self, shared: &Shared, to: Arc<Upstream>, source: Source, now: Instant) {
-        if source != Source::Fresh {
-            while let Some(mut line) = shared.take_idle(to.id(), self.key, now) {
-                if source == Source::PooledIfQuiet && !line.socket.is_quiet() {
-                    shared.close(line);
-                    continue;
-                }
+    fn connect<H: Hands<Client = C, Line = L>>(
+        &mut self,
+        hands: &mut H,
+        to: Arc<Upstream>,
+        pooled: bool,
+        now: Instant,
+    ) {
+        let idle = if pooled { hands.take_idle(to.id(), now) } else { None };
+        match idle {
+            Some(line) => {
                 self.upstream = Attached::Open(line);
                 self.session.connected(true, now);
-                return;
+            }
+            None => {
+                let no_address = ConnectFailure::Remote(ErrorKind::NotFound);
+                self.walk_on(hands, Walk::new(to), no_address, now);
             }
         }
-        self.walk_on(shared, Walk::new(to), ConnectFailure::Remote(ErrorKind::NotFound), now);
     }
 
     /// Tries the next address that is left; `failure` is what the last one said.
-    fn walk_on(
+    fn walk_on<H: Hands<Client = C, Line = L>>(
         &mut self,
-        shared: &Shared,
+        hands: &mut H,
         mut walk: Walk,
         mut failure: ConnectFailure,
         now: Instant,
     ) {
         while let Some(address) = walk.next() {
-            let opened = Socket::connect(address).and_then(|(socket, done)| {
-                Ok((shared.open(walk.to.id(), self.key, socket)?, done))
-            });
-            match opened {
+            match hands.dial(walk.to.id(), address) {
                 Ok((line, true)) => {
                     self.upstream = Attached::Open(line);
                     return self.session.connected(false, now);
                 }
                 Ok((line, false)) => {
-                    self.upstream = Attached::Connecting(line, walk);
+                    self.upstream = Attached::Dialling(line, walk);
                     return;
                 }
-                Err(error) if shortage::is_own(&error) => {
-                    shared.complain_of_shortage(&error, now);
-                    failure = ConnectFailure::Local(error.kind());
-                }
-                Err(error) => {
-                    walk.to.skip_address(walk.index());
-                    failure = ConnectFailure::Remote(error.kind());
-                }
+                Err(error) => failure = dial_failed(hands, &walk, &error, now),
             }
         }
         self.session.connect_failed(failure, now);
     }
 
-    /// An event has said that a connect has come to an end, good or bad.
-    fn connect_ended(&mut self, shared: &Shared, now: Instant) {
-        match std::mem::replace(&mut self.upstream, Attached::Nothing) {
-            Attached::Connecting(line, walk) => match line.socket.connect_result() {
-                None => self.upstream = Attached::Connecting(line, walk),
-                Some(Ok(())) => {
+    /// Looks whether a connect has come to an end, good or bad. `None` if it has not.
+    fn look_at_dial<H: Hands<Client = C, Line = L>>(
+        &mut self,
+        hands: &mut H,
+        now: Instant,
+    ) -> Option<usize> {
+        let Attached::Dialling(line, _) = &mut self.upstream else { return None };
+        let result = hands.dialled(line)?;
+        let dialling = std::mem::replace(&mut self.upstream, Attached::Nothing);
+        if let Attached::Dialling(line, walk) = dialling {
+            match result {
+                Ok(()) => {
                     self.upstream = Attached::Open(line);
                     self.session.connected(false, now);
                 }
-                Some(Err(error)) => {
-                    walk.to.skip_address(walk.index());
-                    shared.close(line);
-                    let failure = if shortage::is_own(&error) {
-                        ConnectFailure::Local(error.kind())
-                    } else {
-                        ConnectFailure::Remote(error.kind())
-                    };
-                    self.walk_on(shared, walk, failure, now);
+                Err(error) => {
+                    drop(line);
+                    let failure = dial_failed(hands, &walk, &error, now);
+                    self.walk_on(hands, walk, failure, now);
                 }
-            },
-            other => self.upstream = other,
+            }
         }
+        Some(0)
     }
 
     /// Gives the upstream connection back, or away.
-    pub fn release(&mut self, shared: &Shared, keep: bool, now: Instant) {
+    pub fn release<H: Hands<Client = C, Line = L>>(
+        &mut self,
+        hands: &mut H,
+        keep: bool,
+        now: Instant,
+    ) {
         match std::mem::replace(&mut self.upstream, Attached::Nothing) {
-            Attached::Nothing => (),
-            Attached::Open(line) if keep => shared.keep(line, self.key, now),
-            Attached::Open(line) => shared.close(line),
-            Attached::Connecting(line, walk) => {
-                walk.to.skip_address(walk.index());
-                shared.close(line);
-            }
-        }
-    }
-
-    /// Asks to be told when a socket that was full can be written to again.
-    pub fn watch_output(&mut self, shared: &Shared) {
-        let client_wants = self.client.wants_output_watch();
-        let about = About::Client(self.key);
-        if client_wants && shared.room.watch_output(&self.client, about).is_err() {
-            self.session.failed(Side::Client, Direction::Write);
+            Attached::Open(line) if keep => hands.keep(line, now),
+            // The next connect begins behind the address that did not answer.
+            Attached::Dialling(_, walk) => walk.to.skip_address(walk.index()),
+            Attached::Nothing | Attached::Open(_) => (),
         }
     }
 }
 
-/// Reads once. Returns the bytes read; `None` if nothing has happened.
-fn receive(session: &mut Session, side: Side, wire: &mut impl Wire, now: Instant) -> Option<usize> {
-    match wire.read(session.space(side)) {
+/// Whose fault it was. The next connect begins behind an address that failed by its own.
+fn dial_failed<H: Hands>(
+    hands: &mut H,
+    walk: &Walk,
+    error: &io::Error,
+    now: Instant,
+) -> ConnectFailure {
+    if shortage::is_own(error) {
+        hands.complain_of_shortage(error, now);
+        return ConnectFailure::Local(error.kind());
+    }
+    walk.to.skip_address(walk.index());
+    ConnectFailure::Remote(error.kind())
+}
+
+/// What has happened so far: bytes, perhaps none; `None` if nothing at all.
+struct Moved(Option<usize>);
+
+impl Moved {
+    fn add(&mut self, moved: Option<usize>) {
+        if let Some(moved) = moved {
+            self.0 = Some(self.0.unwrap_or(0) + moved);
+        }
+    }
+}
+
+fn received(
+    session: &mut Session,
+    side: Side,
+    result: io::Result<usize>,
+    now: Instant,
+) -> Option<usize> {
+    match result {
         Ok(n) => {
             session.received(side, n, now);
             Some(n)
@@ -267,9 +319,13 @@ fn receive(session: &mut Session, side: Side, wire: &mut impl Wire, now: Instant
     }
 }
 
-/// Writes once. Returns the bytes written; `None` if nothing has happened.
-fn send(session: &mut Session, side: Side, wire: &mut impl Wire, now: Instant) -> Option<usize> {
-    match wire.write(session.output(side)) {
+fn sent(
+    session: &mut Session,
+    side: Side,
+    result: io::Result<usize>,
+    now: Instant,
+) -> Option<usize> {
+    match result {
         Ok(n) => {
             session.sent(side, n, now);
             Some(n)
@@ -291,22 +347,5 @@ fn failed(
             session.failed(side, direction);
             Some(0)
         }
-    }
-}
-
-/// Ends the sending direction if that is wanted.
-fn shut_down(session: &mut Session, side: Side, wire: &mut impl Wire) -> Option<usize> {
-    if !session.wants_shutdown(side) {
-        return None;
-    }
-    // It fails only if the connection is gone, which reading will tell.
-    let _ = wire.shutdown();
-    session.shut_down(side);
-    Some(0)
-}
-
-fn count(total: &mut Option<usize>, moved: Option<usize>) {
-    if let Some(moved) = moved {
-        *total = Some(total.unwrap_or(0) + moved);
     }
 }

@@ -16,16 +16,6 @@ pub struct Gate {
 /// One connection that counts as open until this is dropped.
 pub struct Pass(Arc<Gate>);
 
-/// Whether a connection may be let in.
-pub enum Entry {
-    /// It may.
-    Free(Pass),
-    /// It may be told that it may not.
-    TurnAway(Pass),
-    /// It has to wait.
-    Full,
-}
-
 impl Gate {
     /// Lets `most` in.
     pub fn new(most: usize) -> Arc<Self> {
@@ -34,26 +24,25 @@ impl Gate {
 
     /// The most places that can be taken at a time.
     pub fn places(most: usize) -> usize {
-        most + TURNED_AWAY
+        most.saturating_add(TURNED_AWAY)
     }
 
-    /// Takes a place.
-    pub fn enter(self: &Arc<Self>) -> Entry {
+    /// Takes a place for a connection that was accepted. Also says whether it is one too many, which may
+    /// only be told so. `None`: there are too many even of those.
+    pub fn enter(self: &Arc<Self>) -> Option<(Pass, bool)> {
         let mut open = self.lock();
-        let entry = if *open < self.most {
-            Entry::Free
-        } else if *open < Self::places(self.most) {
-            Entry::TurnAway
-        } else {
-            return Entry::Full;
-        };
+        if *open >= Self::places(self.most) {
+            return None;
+        }
         *open += 1;
-        entry(Pass(self.clone()))
+        Some((Pass(self.clone()), *open > self.most))
     }
 
-    /// Waits until a connection is below the limit, for `patience` at most. Returns whether one is.
-    pub fn wait_for_room(&self, patience: Duration) -> bool {
-        self.wait(patience, |open| open < self.most)
+    /// Waits until a connection can be served, or at least told that it can't if `to_be_told`, for
+    /// `patience` at most. Returns whether one can.
+    pub fn wait_for_room(&self, to_be_told: bool, patience: Duration) -> bool {
+        let most = if to_be_told { Self::places(self.most) } else { self.most };
+        self.wait(patience, |open| open < most)
     }
 
     /// Waits until no connection is open, for `patience` at most. Returns whether none is.
@@ -84,8 +73,8 @@ impl Drop for Pass {
     fn drop(&mut self) {
         let mut open = self.0.lock();
         *open -= 1;
-        // Who waits, waits for one of these two.
-        if *open == 0 || *open + 1 == self.0.most {
+        // Who waits, waits for one of these.
+        if *open == 0 || *open + 1 == self.0.most || *open + 1 == Gate::places(self.0.most) {
             self.0.changed.notify_all();
         }
     }
@@ -98,21 +87,22 @@ mod tests {
     #[test]
     fn so_many_are_let_in_and_a_few_more_are_told() {
         let gate = Gate::new(1);
-        let Entry::Free(first) = gate.enter() else { panic!("there is room") };
-        let told: Vec<_> = (0..TURNED_AWAY).map(|_| gate.enter()).collect();
-        assert!(told.iter().all(|entry| matches!(entry, Entry::TurnAway(_))));
-        assert!(matches!(gate.enter(), Entry::Full));
-        assert!(!gate.wait_for_room(Duration::ZERO));
-        drop((first, told));
+        let entered: Vec<_> = std::iter::from_fn(|| gate.enter()).collect();
+        let told = entered.iter().filter(|(_, is_told)| *is_told).count();
+        assert_eq!((entered.len(), told), (1 + TURNED_AWAY, TURNED_AWAY));
+        assert!(!entered[0].1);
+        assert!(!gate.wait_for_room(true, Duration::ZERO));
+        drop(entered);
         assert!(gate.wait_until_empty(Duration::ZERO));
     }
 
     #[test]
     fn whoever_waits_is_woken() {
         let gate = Gate::new(1);
-        let Entry::Free(pass) = gate.enter() else { panic!("there is room") };
+        let pass = gate.enter();
         let waiting = gate.clone();
-        let waiter = std::thread::spawn(move || waiting.wait_for_room(Duration::from_secs(60)));
+        let waiter =
+            std::thread::spawn(move || waiting.wait_for_room(false, Duration::from_secs(60)));
         drop(pass);
         assert!(waiter.join().unwrap());
     }

@@ -67,29 +67,32 @@ impl<C> Pool<C> {
         Some(connection)
     }
 
-    /// Removes the idle connections of which `is_meant` is true.
-    pub fn remove(&self, is_meant: impl Fn(&C) -> bool) -> Vec<C> {
-        self.remove_where(|_, connection| is_meant(connection))
+    /// Removes the idle connection to an upstream of which `is_meant` is true.
+    pub fn remove(&self, id: UpstreamId, is_meant: impl Fn(&C) -> bool) -> Option<C> {
+        let mut shelves = self.shelves.lock();
+        let shelf = shelves.shelves.get_mut(id.0)?;
+        let index = shelf.iter().position(|(_, connection)| is_meant(connection))?;
+        let (_, connection) = shelf.remove(index);
+        shelves.count -= 1;
+        Some(connection)
     }
 
     /// Removes those that have been idle for too long.
     pub fn sweep(&self, now: Instant) -> Vec<C> {
-        self.remove_where(|since, _| now.saturating_duration_since(since) > self.oldest)
+        let mut shelves = self.shelves.lock();
+        let mut removed = Vec::new();
+        for shelf in &mut shelves.shelves {
+            let is_old = |since: Instant| now.saturating_duration_since(since) > self.oldest;
+            let old = shelf.iter().take_while(|(since, _)| is_old(*since)).count();
+            removed.extend(shelf.drain(..old).map(|(_, connection)| connection));
+        }
+        shelves.count -= removed.len();
+        removed
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.shelves.lock().count == 0
-    }
-
-    fn remove_where(&self, is_meant: impl Fn(Instant, &C) -> bool) -> Vec<C> {
-        let mut shelves = self.shelves.lock();
-        let mut removed = Vec::new();
-        for shelf in &mut shelves.shelves {
-            removed.extend(shelf.extract_if(.., |(since, c)| is_meant(*since, c)).map(|(_, c)| c));
-        }
-        shelves.count -= removed.len();
-        removed
     }
 }
 
@@ -133,7 +136,8 @@ mod tests {
         pool.put(B, later, 2, |_| ());
         assert_eq!(pool.take(A, later, |_| ()), None);
         assert_eq!(pool.sweep(later), [1]);
-        assert_eq!(pool.remove(|&c| c == 2), [2]);
+        assert_eq!(pool.remove(A, |&c| c == 2), None);
+        assert_eq!(pool.remove(B, |&c| c == 2), Some(2));
         assert!(pool.is_empty());
     }
 }

@@ -10,26 +10,32 @@ use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use threadpool::ThreadPool;
 
-use super::drive::{Attached, Connection, Turn};
+use super::drive::{Attached, Connection, Hands, Turn};
 use super::gate::Pass;
 use super::pool::Pool;
 use super::slab::Slab;
-use super::waiting_room::{About, Events, Key, News, Seat, UPSTREAM, WAKE, WaitingRoom};
-use super::wheel::Wheel;
-use super::wire::{Socket, Wire};
+use super::waiting_room::{
+    About, ENDS, Events, FAILED, Key, News, READABLE, Seat, UPSTREAM, WAKE, WRITABLE, WaitingRoom,
+};
+use super::wheel::{Tick, Wheel};
+use super::wire::{self, Heard, Socket};
 use crate::background::Seldom;
 use crate::lock::Lock;
-use crate::session::Session;
+use crate::session::{Direction, Session, Side};
 use crate::state::ProxyState;
 use crate::upstream::UpstreamId;
 
 /// How often idle upstream connections are looked through for old ones, while there are any.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// When a new connection is looked at although nothing was heard of it: sooner than its deadline, so that
+/// the wheel does not fill with the deadlines of connections that are long gone.
+const FIRST_LOOK: Duration = Duration::from_secs(1);
 
 /// The running engine.
 pub struct Threads {
@@ -38,12 +44,11 @@ pub struct Threads {
 }
 
 /// What the workers share.
-pub struct Shared {
-    /// Where sessions wait.
-    pub room: WaitingRoom,
+struct Shared {
+    room: WaitingRoom,
     state: Arc<ProxyState>,
     places: Slab<Place>,
-    lines: Slab<LinePlace>,
+    lines: Arc<Slab<LinePlace>>,
     idle: Pool<Line>,
     wheel: Wheel<Due>,
     is_sweeping: AtomicBool,
@@ -55,13 +60,29 @@ pub struct Shared {
 struct Place {
     seat: Seat,
     /// Locked by whoever has taken the seat, so nobody ever waits for it.
-    connection: Lock<Option<Box<Connection>>>,
+    seated: Lock<Option<Box<Seated>>>,
 }
 
-/// Who uses an upstream connection.
+/// Who sits on a seat.
+struct Seated {
+    connection: Connection<Socket, Line>,
+    /// When its valid entry in the wheel comes up.
+    armed: Option<Tick>,
+    /// It counts as open while this lives.
+    _pass: Pass,
+}
+
+/// What a turn does on behalf of the session on one seat.
+struct Hand<'a> {
+    shared: &'a Shared,
+    key: Key,
+}
+
+/// Who uses an upstream connection, and which upstream it is to.
 #[derive(Default)]
 struct LinePlace {
     generation: AtomicU32,
+    upstream: AtomicUsize,
     /// The number of the session's key; `IDLE` in the pool.
     owner: AtomicU64,
 }
@@ -69,12 +90,30 @@ struct LinePlace {
 const IDLE: u64 = 0;
 
 /// A connection to an upstream. It is registered in the waiting room under its own key once, whoever
-/// uses it.
-pub struct Line {
-    /// The socket.
-    pub socket: Socket,
+/// uses it; its place is free again when it is dropped.
+struct Line {
+    socket: Socket,
     key: Key,
-    id: UpstreamId,
+    upstream: UpstreamId,
+    places: Arc<Slab<LinePlace>>,
+}
+
+impl Line {
+    fn set_owner(&self, owner: u64) {
+        if let Some(place) = self.places.get(self.key.index) {
+            place.owner.store(owner, Ordering::SeqCst);
+        }
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        if let Some(place) = self.places.get(self.key.index) {
+            let next = Key::next_generation(self.key.generation);
+            place.generation.store(next, Ordering::Release);
+            self.places.give_back(self.key.index);
+        }
+    }
 }
 
 /// What comes up in the wheel.
@@ -98,7 +137,7 @@ impl Threads {
         let shared = Arc::new(Shared {
             room: WaitingRoom::new()?,
             places: Slab::new(places),
-            lines: Slab::new(lines),
+            lines: Arc::new(Slab::new(lines)),
             idle: Pool::new(config.upstreams.len(), most_idle, oldest),
             wheel: Wheel::new(now),
             is_sweeping: AtomicBool::new(false),
@@ -126,19 +165,16 @@ impl Threads {
             session.turn_away();
         }
         let key = place.seat.occupy(index);
-        let mut connection = Box::new(Connection {
-            key,
-            session,
-            client: Socket::connected(stream),
-            upstream: Attached::Nothing,
-            armed: None,
-            _pass: pass,
-        });
-        let must_nudge = shared.arm(&mut connection);
-        let mut seated = place.connection.lock();
-        let watched = shared.room.watch(&connection.client, About::Client(key), false);
-        *seated = Some(connection);
-        drop(seated);
+        let connection = Connection::new(session, Socket::connected(stream));
+        let mut seated = Box::new(Seated { connection, armed: None, _pass: pass });
+        // Most connections do not live for long. One that does is armed for its deadline at the first look.
+        let (tick, must_nudge) =
+            shared.wheel.insert(shared.wheel.tick_at(now + FIRST_LOOK), Due::Session(key));
+        seated.armed = Some(tick);
+        let mut seat = place.seated.lock();
+        let watched = shared.room.watch(&seated.connection.client, About::Client(key), false);
+        *seat = Some(seated);
+        drop(seat);
         if let Err(error) = watched {
             shared.complain_of_shortage(&error, now);
             shared.vacate(key);
@@ -163,18 +199,29 @@ impl Threads {
         self.shared.room.nudge();
     }
 
-    /// Ends the workers. Returns the number of exchanges that were under way.
+    /// Ends the workers, and what is still open. Returns the number of exchanges that were under way.
     pub fn end(&self) -> usize {
-        self.shared.room.end();
-        self.pool.join();
         let shared = &self.shared;
+        shared.room.end();
+        self.pool.join();
         let mut cut = 0;
         for index in shared.places.numbers() {
-            let connection = shared.places.get(index).and_then(|p| p.connection.lock().take());
-            cut += connection.map_or(0, |connection| usize::from(connection.session.is_busy()));
+            let seated = shared.places.get(index).and_then(|place| place.seated.lock().take());
+            if let Some(Seated { connection, .. }) = seated.as_deref()
+                && connection.session.is_busy()
+            {
+                // An orderly end could look like the end of the answer.
+                wire::reset_on_close(&connection.client);
+                cut += 1;
+            }
         }
-        shared.idle.remove(|_| true);
         cut
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
@@ -229,9 +276,12 @@ impl Shared {
         while line.generation.load(Ordering::Acquire) == key.generation {
             let owner = line.owner.load(Ordering::SeqCst);
             if owner == IDLE {
-                if let Some(line) = self.idle.remove(|line| line.key == key).pop() {
+                let upstream = UpstreamId(line.upstream.load(Ordering::Relaxed));
+                if let Some(line) = self.idle.remove(upstream, |line| line.key == key) {
                     return self.look_at_idle(line, now);
                 }
+                // Somebody else is between taking it and saying so.
+                std::thread::yield_now();
                 continue;
             }
             let user = Key::from_number(owner);
@@ -249,125 +299,137 @@ impl Shared {
 
     /// There were news of an idle connection, perhaps old ones. If it has ended, or talks without being
     /// asked, nobody may use it again.
-    fn look_at_idle(&self, mut line: Line, now: Instant) {
-        if line.socket.is_quiet() {
+    fn look_at_idle(&self, line: Line, now: Instant) {
+        if self.is_quiet(&line, now) {
             self.lay_by(line, now);
-        } else {
-            self.close(line);
         }
+    }
+
+    /// Whether a connection that nobody uses can be used.
+    fn is_quiet(&self, line: &Line, now: Instant) -> bool {
+        let heard = wire::listen_in(&line.socket);
+        if heard == Heard::Bytes
+            && let Some(upstream) = self.state.upstreams.all().get(line.upstream.0)
+        {
+            upstream.distrust(now);
+        }
+        heard == Heard::Nothing
     }
 
     /// Drives the session on a seat that was taken, until nothing moves and nothing is new.
     fn drive(&self, place: &Place, key: Key, now: Instant, again: &mut VecDeque<Key>) {
         loop {
-            let mut seated = place.connection.lock();
-            let Some(connection) = seated.as_deref_mut() else {
+            let mut seat = place.seated.lock();
+            let Some(seated) = seat.as_deref_mut() else {
                 return place.seat.free_for_now();
             };
             let news = place.seat.take_news();
-            if connection.armed.is_some_and(|tick| tick <= self.wheel.turned()) {
-                connection.armed = None;
+            if seated.armed.is_some_and(|tick| tick <= self.wheel.turned()) {
+                seated.armed = None;
             }
-            let turn = catch_unwind(AssertUnwindSafe(|| connection.turn(self, news, now)));
+            let connection = &mut seated.connection;
+            let turn = catch_unwind(AssertUnwindSafe(|| {
+                connection.hear(news);
+                connection.turn(&mut Hand { shared: self, key }, now)
+            }));
             match turn {
                 Ok(Turn::Wait) => {
-                    connection.watch_output(self);
-                    self.arm(connection);
-                    drop(seated);
+                    self.watch_output(connection, key);
+                    self.arm(seated, key);
+                    drop(seat);
                     if place.seat.free(key) {
                         return;
                     }
                 }
                 Ok(Turn::Yield) => {
-                    self.arm(connection);
+                    self.arm(seated, key);
                     again.push_back(key);
-                    drop(seated);
+                    drop(seat);
                     return place.seat.free_for_now();
                 }
                 Ok(Turn::Gone) => {
-                    drop(seated);
+                    drop(seat);
                     return self.vacate(key);
                 }
                 Err(_) => {
                     log::error!("a session panicked and is lost; the others go on");
                     self.state.tally.panics.add_one();
-                    connection.client.reset_on_close();
-                    drop(seated);
+                    wire::reset_on_close(&connection.client);
+                    drop(seat);
                     return self.vacate(key);
                 }
             }
         }
     }
 
-    /// Sees to it that the session is woken at its deadline. Returns whether a worker that waits may
-    /// wait for too long.
-    fn arm(&self, connection: &mut Connection) -> bool {
-        let Some(at) = connection.session.deadline() else { return false };
-        let tick = self.wheel.tick_at(at);
-        if connection.armed.is_some_and(|armed| armed <= tick) {
-            return false;
+    /// Asks to be told when a client's socket that was full can be written to again.
+    fn watch_output(&self, connection: &mut Connection<Socket, Line>, key: Key) {
+        let wants = connection.client.wants_output_watch();
+        if wants && self.room.watch_output(&connection.client, About::Client(key)).is_err() {
+            connection.session.failed(Side::Client, Direction::Write);
         }
-        let (tick, is_earliest) = self.wheel.insert(tick, Due::Session(connection.key));
-        connection.armed = Some(tick);
-        is_earliest
+    }
+
+    /// Sees to it that the session is woken at its deadline.
+    fn arm(&self, seated: &mut Seated, key: Key) {
+        let Some(at) = seated.connection.session.deadline() else { return };
+        let tick = self.wheel.tick_at(at);
+        if seated.armed.is_none_or(|armed| armed > tick) {
+            let (tick, _) = self.wheel.insert(tick, Due::Session(key));
+            seated.armed = Some(tick);
+        }
     }
 
     /// Ends a connection. The seat is free before the connection stops counting as open.
     fn vacate(&self, key: Key) {
         let Some(place) = self.places.get(key.index) else { return };
-        let connection = place.connection.lock().take();
+        let seated = place.seated.lock().take();
         place.seat.vacate();
         self.places.give_back(key.index);
-        if let Some(mut connection) = connection {
-            match std::mem::replace(&mut connection.upstream, Attached::Nothing) {
-                Attached::Nothing => (),
-                Attached::Open(line) | Attached::Connecting(line, _) => self.close(line),
-            }
-        }
+        drop(seated);
     }
 
     /// Registers a new connection to an upstream, for the session `user`.
-    pub fn open(&self, id: UpstreamId, user: Key, socket: Socket) -> io::Result<Line> {
+    fn open(&self, upstream: UpstreamId, user: Key, socket: Socket) -> io::Result<Line> {
         let index = self.lines.take().ok_or(rustix::io::Errno::MFILE)?;
         let place = self.lines.get(index).ok_or(rustix::io::Errno::MFILE)?;
         let generation = Key::next_generation(place.generation.load(Ordering::Acquire)).max(1);
         place.generation.store(generation, Ordering::Release);
+        place.upstream.store(upstream.0, Ordering::Relaxed);
         place.owner.store(user.number(), Ordering::SeqCst);
-        let line = Line { socket, key: Key { index, generation }, id };
-        match self.room.watch(&line.socket, About::Upstream(line.key), true) {
-            Ok(()) => Ok(line),
-            Err(error) => {
-                self.close(line);
-                Err(error)
+        let key = Key { index, generation };
+        let line = Line { socket, key, upstream, places: self.lines.clone() };
+        self.room.watch(&line.socket, About::Upstream(key), true)?;
+        Ok(line)
+    }
+
+    /// Takes an idle connection to an upstream, for the session `user`.
+    fn take_idle(&self, upstream: UpstreamId, user: Key, now: Instant) -> Option<Line> {
+        // Every look takes one out, so it ends.
+        loop {
+            let line = self.idle.take(upstream, now, |line| line.set_owner(user.number()))?;
+            if self.is_quiet(&line, now) {
+                return Some(line);
             }
         }
     }
 
-    /// Takes an idle connection to an upstream, for the session `user`.
-    pub fn take_idle(&self, id: UpstreamId, user: Key, now: Instant) -> Option<Line> {
-        self.idle.take(id, now, |line| {
-            if let Some(place) = self.lines.get(line.key.index) {
-                place.owner.store(user.number(), Ordering::SeqCst);
-            }
-        })
-    }
-
     /// Keeps a connection for the next request. `user` is who gives it back.
-    pub fn keep(&self, mut line: Line, user: Key, now: Instant) {
+    fn keep(&self, mut line: Line, user: Key, now: Instant) {
         let Some(seat) = self.places.get(user.index).map(|place| &place.seat) else { return };
-        let key = line.key;
+        let (key, upstream) = (line.key, line.upstream);
         loop {
             // News that have come for the user since it looked are about what is idle from now on.
             let news = seat.take_upstream_news();
-            if (news != 0 || line.socket.may_be_readable()) && !line.socket.is_quiet() {
-                return self.close(line);
+            if (news != 0 || line.socket.may_be_readable()) && !self.is_quiet(&line, now) {
+                return;
             }
             self.lay_by(line, now);
             if !seat.has_upstream_news() {
                 break;
             }
             // More have come before it was idle, so whoever brought them did not look here.
-            match self.idle.remove(|line| line.key == key).pop() {
+            match self.idle.remove(upstream, |line| line.key == key) {
                 Some(removed) => line = removed,
                 None => break,
             }
@@ -379,28 +441,12 @@ impl Shared {
 
     /// Puts a connection into the pool.
     fn lay_by(&self, line: Line, now: Instant) {
-        let no_longer_used = |line: &Line| {
-            if let Some(place) = self.lines.get(line.key.index) {
-                place.owner.store(IDLE, Ordering::SeqCst);
-            }
-        };
-        if let Some(evicted) = self.idle.put(line.id, now, line, no_longer_used) {
-            self.close(evicted);
-        }
-    }
-
-    /// Ends a connection to an upstream.
-    pub fn close(&self, line: Line) {
-        let Some(place) = self.lines.get(line.key.index) else { return };
-        place.generation.store(Key::next_generation(line.key.generation), Ordering::Release);
-        let index = line.key.index;
-        drop(line);
-        self.lines.give_back(index);
+        drop(self.idle.put(line.upstream, now, line, |line| line.set_owner(IDLE)));
     }
 
     /// Closes idle connections that are too old, and comes again while there are others.
     fn sweep(&self, now: Instant) {
-        self.idle.sweep(now).into_iter().for_each(|line| self.close(line));
+        drop(self.idle.sweep(now));
         self.is_sweeping.store(false, Ordering::Release);
         if !self.idle.is_empty() && !self.is_sweeping.swap(true, Ordering::AcqRel) {
             self.wheel.insert(self.wheel.tick_at(now + SWEEP_INTERVAL), Due::Sweep);
@@ -408,11 +454,80 @@ impl Shared {
     }
 
     /// Says once in a while that the system refuses what is needed.
-    pub fn complain_of_shortage(&self, error: &io::Error, now: Instant) {
+    fn complain_of_shortage(&self, error: &io::Error, now: Instant) {
         if self.shortage.lock().may_log(now) {
             log::warn!(
                 "no connection to an upstream: {error}; raise the limit on open files, or lower --max-connections"
             );
         }
+    }
+}
+
+impl Connection<Socket, Line> {
+    /// Passes on what events have said.
+    fn hear(&mut self, news: News) {
+        let has = |bit: News| news & bit != 0;
+        self.client.news(has(READABLE), has(WRITABLE), has(ENDS));
+        if has(FAILED) {
+            self.session.failed(Side::Client, Direction::Read);
+        }
+        if let Attached::Open(line) | Attached::Dialling(line, _) = &mut self.upstream {
+            let has = |bit: News| has(bit << UPSTREAM);
+            line.socket.news(has(READABLE), has(WRITABLE), has(ENDS));
+        }
+    }
+}
+
+impl Hands for Hand<'_> {
+    type Client = Socket;
+    type Line = Line;
+
+    fn read_client(&mut self, client: &mut Socket, into: &mut [u8]) -> io::Result<usize> {
+        client.read(into)
+    }
+
+    fn write_client(&mut self, client: &mut Socket, bytes: &[u8]) -> io::Result<usize> {
+        client.write(bytes)
+    }
+
+    fn shut_down_client(&mut self, client: &mut Socket) -> io::Result<()> {
+        client.shutdown()
+    }
+
+    fn reset_client(&mut self, client: &mut Socket) {
+        wire::reset_on_close(client);
+    }
+
+    fn read(&mut self, line: &mut Line, into: &mut [u8]) -> io::Result<usize> {
+        line.socket.read(into)
+    }
+
+    fn write(&mut self, line: &mut Line, bytes: &[u8]) -> io::Result<usize> {
+        line.socket.write(bytes)
+    }
+
+    fn shut_down(&mut self, line: &mut Line) -> io::Result<()> {
+        line.socket.shutdown()
+    }
+
+    fn take_idle(&mut self, id: UpstreamId, now: Instant) -> Option<Line> {
+        self.shared.take_idle(id, self.key, now)
+    }
+
+    fn dial(&mut self, id: UpstreamId, address: SocketAddr) -> io::Result<(Line, bool)> {
+        let (socket, is_connected) = Socket::connect(address)?;
+        Ok((self.shared.open(id, self.key, socket)?, is_connected))
+    }
+
+    fn dialled(&mut self, line: &mut Line) -> Option<io::Result<()>> {
+        line.socket.connect_result()
+    }
+
+    fn keep(&mut self, line: Line, now: Instant) {
+        self.shared.keep(line, self.key, now);
+    }
+
+    fn complain_of_shortage(&mut self, error: &io::Error, now: Instant) {
+        self.shared.complain_of_shortage(error, now);
     }
 }

@@ -14,6 +14,8 @@ use crate::lock::Lock;
 const TICK: Duration = Duration::from_millis(100);
 /// Slots of the wheel; entries further ahead than one turn (102 s) stay for another one.
 const SLOTS: usize = 1024;
+/// Room that a slot keeps, in entries.
+const KEPT_ENTRIES: usize = 64;
 /// No entry.
 const NEVER: u64 = u64::MAX;
 
@@ -98,6 +100,7 @@ impl<T: Copy> Wheel<T> {
                 }
                 at > passed
             });
+            slots.slots[tick as usize % SLOTS].shrink_to(KEPT_ENTRIES);
         }
         self.turned.fetch_max(passed, Ordering::AcqRel);
         self.next_due.store(slots.next_due(passed), Ordering::Release);

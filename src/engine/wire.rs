@@ -10,18 +10,6 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, ipproto, sockopt};
 
-/// A stream of bytes both ways; `WouldBlock` means "not now".
-pub trait Wire {
-    /// Reads some bytes; 0 is the end.
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize>;
-    /// Writes some of the bytes.
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
-    /// Ends the sending direction.
-    fn shutdown(&mut self) -> io::Result<()>;
-    /// Whether neither a byte nor an end is waiting to be read.
-    fn is_quiet(&mut self) -> bool;
-}
-
 /// A TCP socket that is watched with edge-triggered events: after a short read or write it is not asked
 /// again before an event says that something has changed.
 pub struct Socket {
@@ -42,28 +30,21 @@ impl Socket {
 
     /// Begins to connect. Also says whether it is connected already.
     pub fn connect(to: SocketAddr) -> io::Result<(Self, bool)> {
-        let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        let fd = rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
-        sockopt::set_tcp_nodelay(&fd, true)?;
-        let is_connected = match rustix::net::connect(&fd, &to) {
-            Ok(()) => true,
-            Err(Errno::INPROGRESS | Errno::INTR) => false,
-            Err(error) => return Err(error.into()),
-        };
-        let mut socket = Socket::connected(TcpStream::from(fd));
-        socket.writable = is_connected;
-        socket.output_watched = true;
+        let (stream, is_connected) = connect(to)?;
+        let socket =
+            Socket { writable: is_connected, output_watched: true, ..Self::connected(stream) };
         Ok((socket, is_connected))
     }
 
-    /// How connecting ended; `None` if it has not. To be asked when an event has come, which may have
-    /// been meant for another one.
-    pub fn connect_result(&self) -> Option<io::Result<()>> {
-        match self.stream.take_error() {
-            Ok(None) => self.stream.peer_addr().is_ok().then_some(Ok(())),
-            Ok(Some(error)) | Err(error) => Some(Err(error)),
+    /// How connecting ended; `None` if it has not. Asked only if an event has come, which may still
+    /// have been meant for another one.
+    pub fn connect_result(&mut self) -> Option<io::Result<()>> {
+        if !self.writable {
+            return None;
         }
+        let result = connect_result(&self.stream);
+        self.writable = result.is_some();
+        result
     }
 
     /// An event has said that it can be read, or written to, or that its end has arrived.
@@ -84,12 +65,6 @@ impl Socket {
     pub fn may_be_readable(&self) -> bool {
         self.readable || self.ends
     }
-
-    /// Makes closing it a reset: whatever is still on its way is thrown away.
-    pub fn reset_on_close(&self) {
-        // Without it the close is an ordinary one, which is all that can be done.
-        let _ = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
-    }
 }
 
 impl AsFd for Socket {
@@ -98,8 +73,9 @@ impl AsFd for Socket {
     }
 }
 
-impl Wire for Socket {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+impl Socket {
+    /// Reads some bytes; 0 is the end. `WouldBlock` means "not now".
+    pub fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         if !self.readable {
             return Err(ErrorKind::WouldBlock.into());
         }
@@ -112,7 +88,8 @@ impl Wire for Socket {
         result
     }
 
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    /// Writes some of the bytes. `WouldBlock` means "not now".
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if !self.writable {
             return Err(ErrorKind::WouldBlock.into());
         }
@@ -125,15 +102,59 @@ impl Wire for Socket {
         result
     }
 
-    fn shutdown(&mut self) -> io::Result<()> {
+    /// Ends the sending direction.
+    pub fn shutdown(&mut self) -> io::Result<()> {
         self.stream.shutdown(Shutdown::Write)
     }
+}
 
-    fn is_quiet(&mut self) -> bool {
-        let mut byte = [0];
-        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-        matches!(rustix::net::recv(&self.stream, &mut byte, flags), Err(Errno::AGAIN))
+/// What is waiting to be read on a connection that nobody uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// Nothing: it can be used.
+    Nothing,
+    /// Its end, or an error.
+    End,
+    /// Bytes that nobody has asked for.
+    Bytes,
+}
+
+/// Listens without taking anything.
+pub fn listen_in(socket: impl AsFd) -> Heard {
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+    let mut byte = [0];
+    match rustix::net::recv(socket, &mut byte[..], flags) {
+        Err(Errno::AGAIN) => Heard::Nothing,
+        Ok((_, 1..)) => Heard::Bytes,
+        Ok(_) | Err(_) => Heard::End,
     }
+}
+
+/// Begins to connect a non-blocking socket. Also says whether it is connected already.
+pub fn connect(to: SocketAddr) -> io::Result<(TcpStream, bool)> {
+    let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let fd = rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
+    sockopt::set_tcp_nodelay(&fd, true)?;
+    match rustix::net::connect(&fd, &to) {
+        Ok(()) => Ok((TcpStream::from(fd), true)),
+        Err(Errno::INPROGRESS | Errno::INTR) => Ok((TcpStream::from(fd), false)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// How connecting ended; `None` if it has not.
+pub fn connect_result(socket: &impl AsFd) -> Option<io::Result<()>> {
+    match sockopt::socket_error(socket) {
+        Ok(Ok(())) => rustix::net::getpeername(socket).is_ok().then_some(Ok(())),
+        Ok(Err(errno)) | Err(errno) => Some(Err(errno.into())),
+    }
+}
+
+/// Makes closing a socket a reset: whatever is still on its way is thrown away.
+pub fn reset_on_close(socket: &impl AsFd) {
+    // Without it the close is an ordinary one, which is all that can be done.
+    let _ = sockopt::set_socket_linger(socket, Some(Duration::ZERO));
 }
 
 #[cfg(test)]
@@ -150,14 +171,14 @@ mod tests {
     }
 
     #[test]
-    fn it_is_quiet_until_a_byte_or_the_end_has_arrived() {
-        let (mut socket, mut far) = pair();
-        assert!(socket.is_quiet());
+    fn nothing_is_heard_until_a_byte_or_the_end_has_arrived() {
+        let (socket, mut far) = pair();
+        assert_eq!(listen_in(&socket), Heard::Nothing);
         far.write_all(b"x").unwrap();
-        assert!(!socket.is_quiet());
-        let (mut socket, far) = pair();
+        assert_eq!(listen_in(&socket), Heard::Bytes);
+        let (socket, far) = pair();
         drop(far);
-        assert!(!socket.is_quiet());
+        assert_eq!(listen_in(&socket), Heard::End);
     }
 
     #[test]

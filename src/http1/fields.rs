@@ -2,9 +2,11 @@
 //!
 //! Not here: what the fields of a request or a response say together (`head.rs`, `framing.rs`).
 
+use std::cell::RefCell;
+
 use memchr::{memchr, memchr_iter};
 
-use super::head::{Fault, MAX_FIELDS};
+use super::head::Fault;
 
 /// The names that make a difference to an intermediary. Every one of them is about framing, routing or
 /// this hop alone, so none of them may stand in a trailer section (RFC 9110 §6.5.1).
@@ -90,11 +92,38 @@ pub struct Field<'a> {
     pub line: &'a [u8],
 }
 
+/// Memory that is used again for the next head.
+struct Places(Vec<Place>);
+
+impl Places {
+    fn new() -> Self {
+        Places(SCRATCH.with_borrow_mut(Vec::pop).unwrap_or_default())
+    }
+}
+
+impl Drop for Places {
+    fn drop(&mut self) {
+        let mut places = std::mem::take(&mut self.0);
+        places.clear();
+        SCRATCH.with_borrow_mut(|scratch| {
+            if scratch.len() < MOST_SCRATCH {
+                scratch.push(places);
+            }
+        });
+    }
+}
+
+/// Lists of places that a thread keeps for the next head; no head is read while another one is.
+const MOST_SCRATCH: usize = 2;
+
+thread_local! {
+    static SCRATCH: RefCell<Vec<Vec<Place>>> = const { RefCell::new(Vec::new()) };
+}
+
 /// The fields of a head, in order.
 pub struct Fields<'a> {
     head: &'a [u8],
-    places: [Place; MAX_FIELDS],
-    count: usize,
+    places: Places,
     /// One bit a known name that is there.
     seen: u32,
 }
@@ -103,28 +132,26 @@ impl<'a> Fields<'a> {
     /// Reads the field lines from `from` to the empty line that ends `head`. Every line end in `head`
     /// is already known to be CRLF.
     pub fn read(head: &'a [u8], from: usize, most: usize) -> Result<Self, Fault> {
-        let nowhere = Place { name: Name::Other, start: 0, colon: 0, value: 0, end: 0 };
-        let mut fields = Fields { head, places: [nowhere; MAX_FIELDS], count: 0, seen: 0 };
+        let mut fields = Fields { head, places: Places::new(), seen: 0 };
         let mut start = from;
         for line_feed in memchr_iter(b'\n', &head[from..]) {
             let end = from + line_feed - 1;
             if end == start {
                 break;
             }
-            if fields.count == most.min(MAX_FIELDS) {
+            if fields.places.0.len() == most {
                 return Err(Fault::TooManyFields);
             }
             let (colon, value) = field_line(&head[start..end]).map_err(Fault::Syntax)?;
             let name = Name::of(&head[start..start + colon]);
-            fields.places[fields.count] = Place {
+            fields.places.0.push(Place {
                 name,
                 start: start as u16,
                 colon: (start + colon) as u16,
                 value: (start + value.start) as u16,
                 end: (start + value.end) as u16,
-            };
+            });
             fields.seen |= name.bit();
-            fields.count += 1;
             start = end + 2;
         }
         Ok(fields)
@@ -138,7 +165,7 @@ impl<'a> Fields<'a> {
     /// All fields in order.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = Field<'a>> {
         let head = self.head;
-        self.places[..self.count].iter().map(move |place| {
+        self.places.0.iter().map(move |place| {
             let [start, colon] = [place.start as usize, place.colon as usize];
             let [value, end] = [place.value as usize, place.end as usize];
             Field {
@@ -152,9 +179,9 @@ impl<'a> Fields<'a> {
 
     /// The values of the fields of that name, in order.
     pub fn values(&self, name: Name) -> impl DoubleEndedIterator<Item = &'a [u8]> {
-        let count = if self.has(name) { self.count } else { 0 };
+        let count = if self.has(name) { self.places.0.len() } else { 0 };
         let head = self.head;
-        self.places[..count]
+        self.places.0[..count]
             .iter()
             .filter(move |place| place.name == name)
             .map(move |place| &head[place.value as usize..place.end as usize])
@@ -162,7 +189,7 @@ impl<'a> Fields<'a> {
 
     /// The index of the last field of that name.
     pub fn last(&self, name: Name) -> Option<usize> {
-        self.places[..self.count].iter().rposition(|place| place.name == name)
+        self.places.0.iter().rposition(|place| place.name == name)
     }
 
     /// Whether a `Connection` field names `name` (RFC 9110 §7.6.1).

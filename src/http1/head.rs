@@ -239,7 +239,8 @@ fn authority<'a>(
 
 /// Whether the client waits for a 100 (RFC 9110 §10.1.1). HTTP/1.0 has no expectations.
 fn expectation(fields: &Fields<'_>, version: Version) -> Result<bool, Reject> {
-    if version == Version::Http10 || !fields.has(Name::Expect) {
+    let is_hop_by_hop = fields.has(Name::Connection) && fields.are_hop_by_hop(b"expect");
+    if version == Version::Http10 || !fields.has(Name::Expect) || is_hop_by_hop {
         return Ok(false);
     }
     if fields.values(Name::Expect).all(|value| value.eq_ignore_ascii_case(b"100-continue")) {

@@ -156,7 +156,7 @@ fn forwarded_for(before: &[u8], peer: IpAddr, out: &mut Buffer) {
 fn max_forwards(field: Field<'_>, method: Method, out: &mut Buffer) {
     match fields::number(field.value) {
         Some(hops) if method == Method::Options => {
-            named(field, hops.saturating_sub(1).to_string().as_bytes(), out);
+            named(field, decimal(hops.saturating_sub(1), &mut [0; 20]), out);
         }
         _ => line(field.line, out),
     }
@@ -314,7 +314,20 @@ fn upgrade(fields: &Fields<'_>, out: &mut Buffer) {
 
 fn length(field: Field<'_>, framing: Framing, out: &mut Buffer) {
     if let Framing::Length(length) = framing {
-        named(field, length.to_string().as_bytes(), out);
+        named(field, decimal(length, &mut [0; 20]), out);
+    }
+}
+
+/// Writes a number into `text`, and returns the part that holds it.
+fn decimal(mut number: u64, text: &mut [u8; 20]) -> &[u8] {
+    let mut at = text.len();
+    loop {
+        at -= 1;
+        text[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            return &text[at..];
+        }
     }
 }
 

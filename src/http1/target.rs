@@ -66,6 +66,9 @@ fn absolute(target: &[u8]) -> Option<Target<'_>> {
     })?;
     let end = rest.iter().position(|b| matches!(b, b'/' | b'?' | b'#')).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
+    if path.starts_with(b"#") {
+        return None; // a fragment alone has no place in a target
+    }
     (!authority.is_empty() && is_host(authority)).then_some(Target::Absolute { authority, path })
 }
 
@@ -146,6 +149,7 @@ mod tests {
             ("*", Method::Get, None),
             ("a", Method::Get, None),
             ("http://", Method::Get, None),
+            ("http://a#b", Method::Get, None),
             ("http://u@a/", Method::Get, None),
             ("ftp://a/", Method::Get, None),
             ("/a\tb", Method::Get, None),

@@ -3,12 +3,11 @@
 //! What is waited for follows from the state, so there is one alarm at a time and it knows its reason.
 //! Not here: timers (`engine/`).
 
-use std::io;
 use std::time::{Duration, Instant};
 
 use super::exchange::{RequestLeg, ResponseLeg};
 use super::retry::Failure;
-use super::{ConnectFailure, Link, Phase, Session};
+use super::{Link, Phase, Session};
 use crate::http1::Reject;
 
 /// How long an idle client may still begin a request once a drain has begun: one that was on its way.
@@ -21,7 +20,7 @@ const DRAIN_GRACE: Duration = Duration::from_millis(300);
 /// | `Idle`     | the last exchange             | closed without a word                                |
 /// | `Grace`    | the drain began               | closed without a word                                |
 /// | `Head`     | its first byte                | 408                                                  |
-/// | `Connect`  | the connect was asked for     | the next upstream                                    |
+/// | `Connect`  | the connect was asked for     | the next address, then the next upstream             |
 /// | `Response` | the request was out           | 504                                                  |
 /// | `Progress` | the last byte moved           | 408 or 504, whoever stalls; abort if answered        |
 /// | `Tunnel`   | the last byte moved           | closed                                               |
@@ -77,6 +76,8 @@ impl Session {
             return match (self.client.input.is_empty(), self.state.is_stopping()) {
                 (false, _) => Timeout::Head,
                 (true, true) => Timeout::Grace,
+                // Whoever only comes to be turned away must not keep others from being told.
+                (true, false) if self.turned_away => Timeout::Linger,
                 (true, false) => Timeout::Idle,
             };
         };
@@ -104,9 +105,7 @@ impl Session {
                 self.refuse_head(Reject::with(408, "the request head took too long"), now);
             }
             Timeout::Connect => {
-                self.release = Some(false);
-                self.link = Link::None;
-                self.no_connection(ConnectFailure::Remote(io::ErrorKind::TimedOut), now);
+                self.connect_timed_out(now);
             }
             Timeout::Response => self.upstream_failed(Failure::Late, now),
             Timeout::Progress => self.stalled(now),

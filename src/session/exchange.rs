@@ -57,8 +57,12 @@ pub(super) struct Exchange {
     pub choice: Option<InFlight>,
     /// Upstreams that failed it.
     pub tried: Vec<UpstreamId>,
-    /// Connections asked for.
+    /// Upstreams chosen.
     pub attempts: usize,
+    /// Addresses of the present upstream that did not answer in time.
+    pub addresses_timed_out: usize,
+    /// Whether a lost connection was held against an upstream.
+    pub loss_counted: bool,
     /// Where the upstream's name belongs in the held request.
     pub host_slot: Option<HostSlot>,
     /// Whether a byte was written to the present upstream connection.
@@ -89,6 +93,8 @@ impl Exchange {
             choice: None,
             tried: Vec::new(),
             attempts: 0,
+            addresses_timed_out: 0,
+            loss_counted: false,
             host_slot: None,
             wrote: false,
             response_began: false,

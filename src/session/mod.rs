@@ -46,8 +46,9 @@ pub enum Next {
     Connect {
         /// Where to.
         to: Arc<Upstream>,
-        /// Which connection will do.
-        source: Source,
+        /// Whether an idle one from the pool will do, on which neither a byte nor an end is waiting.
+        /// If not, or if there is none, it has to be a new one.
+        pooled: bool,
     },
     /// Detach the upstream connection, or withdraw the connect under way.
     Release {
@@ -61,17 +62,6 @@ pub enum Next {
         /// Reset it: an orderly end would look like the end of a message.
         abort: bool,
     },
-}
-
-/// Which connection to an upstream will do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// One from the pool, if there is one. Should it turn out to be dead, nothing is lost.
-    Pooled,
-    /// One from the pool on which neither a byte nor an end is waiting: the request cannot be sent twice.
-    PooledIfQuiet,
-    /// A new one.
-    Fresh,
 }
 
 /// Where bytes can be moved.
@@ -204,7 +194,7 @@ pub struct Session {
     /// What the driver has to be told, in this order.
     release: Option<bool>,
     report: Option<Record>,
-    connect: Option<(Arc<Upstream>, Source)>,
+    connect: Option<(Arc<Upstream>, bool)>,
     /// What is waited for, and since when.
     waiting: Timeout,
     since: Instant,
@@ -261,7 +251,6 @@ impl Session {
                 self.fire(now);
                 continue;
             }
-            self.release_memory();
             return Next::Transfer(self.wants());
         }
     }
@@ -274,8 +263,8 @@ impl Session {
         if let Some(record) = self.report.take() {
             return Some(Next::Report(record));
         }
-        if let Some((to, source)) = self.connect.take() {
-            return Some(Next::Connect { to, source });
+        if let Some((to, pooled)) = self.connect.take() {
+            return Some(Next::Connect { to, pooled });
         }
         match self.phase {
             Phase::Closed { abort } => Some(Next::Close { abort }),
@@ -283,7 +272,8 @@ impl Session {
         }
     }
 
-    fn release_memory(&mut self) {
+    /// Nothing moves: gives back the memory of buffers that are empty. To be called before waiting.
+    pub fn rest(&mut self) {
         for port in [&mut self.client, &mut self.upstream] {
             port.input.release();
             port.output.release();

@@ -1,12 +1,13 @@
 //! The way in: a request's head and body, and the choice of an upstream for it.
 
+use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::time::Instant;
 
 use super::exchange::{Exchange, RequestLeg, ResponseLeg};
 use super::reply::DISCARD;
 use super::retry::{Attempt, Failure, Verdict, decide};
-use super::{ConnectFailure, Link, Phase, Session, Source, Timeout};
+use super::{ConnectFailure, Link, Phase, Session, Timeout};
 use crate::config::Limits;
 use crate::http1::body::{Decoder, Encoder, Flow, Transfer};
 use crate::http1::fields::{Name, number};
@@ -210,9 +211,10 @@ impl Session {
         let Some(exchange) = &mut self.exchange else { return };
         exchange.choice = None;
         if let Some(choice) = self.state.upstreams.pick(&exchange.tried, now) {
-            let is_safe = exchange.request.method.is_idempotent();
-            let source = if is_safe { Source::Pooled } else { Source::PooledIfQuiet };
-            return self.attempt(choice, source, now);
+            exchange.attempts += 1;
+            exchange.addresses_timed_out = 0;
+            let pooled = choice.upstream().may_reuse(now);
+            return self.attempt(choice, pooled, now);
         }
         if exchange.attempts > 0 {
             self.answer(Reject::with(502, "no upstream could be reached"), None);
@@ -224,7 +226,7 @@ impl Session {
     }
 
     /// Asks for a connection on which all of the request will be sent.
-    fn attempt(&mut self, choice: InFlight, source: Source, now: Instant) {
+    pub(super) fn attempt(&mut self, choice: InFlight, pooled: bool, now: Instant) {
         let Some(exchange) = &mut self.exchange else { return };
         self.upstream.input.clear();
         self.upstream.forget_connection();
@@ -234,10 +236,9 @@ impl Session {
             self.upstream.output.replace(slot.at, slot.len, name);
             slot.len = name.len();
         }
-        exchange.attempts += 1;
         exchange.wrote = false;
         exchange.response_began = false;
-        self.connect = Some((choice.upstream().clone(), source));
+        self.connect = Some((choice.upstream().clone(), pooled));
         exchange.choice = Some(choice);
         self.link = Link::Connecting;
         self.response_leg = ResponseLeg::Head(Default::default());
@@ -264,7 +265,7 @@ impl Session {
         let reused = matches!(self.link, Link::Open { reused: true });
         self.drop_link();
         if failure == Failure::Lost && !reused {
-            self.observe(Seen::Broken, now);
+            self.loss(now);
         }
         self.retry_or_give_up(failure, reused, now);
     }
@@ -289,7 +290,7 @@ impl Session {
             Verdict::RetrySame => {
                 self.state.tally.retried.add_one();
                 if let Some(choice) = exchange.choice.take() {
-                    self.attempt(choice, Source::Fresh, now);
+                    self.attempt(choice, false, now);
                 }
             }
             Verdict::RetryOther => {
@@ -300,6 +301,29 @@ impl Session {
             Verdict::Answer(reject) => self.answer(reject, None),
             Verdict::Abort => self.abort("the upstream broke off its response", now),
         }
+    }
+
+    /// A fresh connection was lost. One exchange counts it once: its request may be what breaks
+    /// upstreams, and must not go round and eject them all.
+    fn loss(&mut self, now: Instant) {
+        let counted = self.exchange.as_mut().map(|e| std::mem::replace(&mut e.loss_counted, true));
+        if counted == Some(false) {
+            self.observe(Seen::Broken, now);
+        }
+    }
+
+    /// Connecting took too long. The other addresses of the upstream have a right to their time.
+    pub(super) fn connect_timed_out(&mut self, now: Instant) {
+        self.drop_link();
+        let Some(exchange) = &mut self.exchange else { return };
+        exchange.addresses_timed_out += 1;
+        let addresses = exchange.choice.as_ref().map_or(0, |c| c.upstream().addresses().len());
+        if exchange.addresses_timed_out < addresses
+            && let Some(choice) = exchange.choice.take()
+        {
+            return self.attempt(choice, false, now);
+        }
+        self.no_connection(ConnectFailure::Remote(ErrorKind::TimedOut), now);
     }
 
     /// Tells what was seen of the upstream that was chosen.

@@ -112,6 +112,7 @@ impl Session {
             Framing::Chunked | Framing::UntilClose => false,
         };
         let persists = exchange.request.keep_alive
+            && !exchange.awaits_continue
             && (matches!(self.request_leg, RequestLeg::Done) || !is_whole)
             && framing != Framing::UntilClose
             && !self.state.is_stopping();

@@ -22,7 +22,7 @@ pub struct Attempt {
     pub response_began: bool,
     /// A byte of a final response has reached the client, or may have.
     pub answered: bool,
-    /// One more attempt is within the limit of an exchange.
+    /// One more upstream is within the limit of an exchange.
     pub attempts_left: bool,
 }
 
@@ -70,8 +70,8 @@ pub fn decide(attempt: &Attempt, failure: Failure, budget: &Budget, now: Instant
             return Verdict::Answer(Reject::with(504, "the upstream did not answer in time"));
         }
         Failure::Malformed(_) => return gave_up,
-        Failure::Connect | Failure::Lost if !attempt.attempts_left => return gave_up,
-        Failure::Connect => return Verdict::RetryOther,
+        Failure::Connect if attempt.attempts_left => return Verdict::RetryOther,
+        Failure::Connect => return gave_up,
         Failure::Lost => (),
     }
     let may_send_again = attempt.replayable && (attempt.idempotent || !attempt.wrote);
@@ -79,6 +79,8 @@ pub fn decide(attempt: &Attempt, failure: Failure, budget: &Budget, now: Instant
         gave_up
     } else if attempt.reused {
         Verdict::RetrySame
+    } else if !attempt.attempts_left {
+        gave_up
     } else if !attempt.wrote || budget.withdraw(now) {
         Verdict::RetryOther
     } else {
@@ -126,7 +128,12 @@ mod tests {
         ] {
             assert_eq!(verdict(facts, Failure::Lost), expected, "{facts}");
         }
-        for facts in ["rwh", "wh", "rwi", "wi", "rwhib", "whib", "rwhin", ""] {
+        assert_eq!(
+            verdict("rwhin", Failure::Lost),
+            Verdict::RetrySame,
+            "it is no attempt of its own"
+        );
+        for facts in ["rwh", "wh", "rwi", "wi", "rwhib", "whib", "whin", "hn", ""] {
             let verdict = verdict(facts, Failure::Lost);
             assert!(matches!(verdict, Verdict::Answer(Reject { status: 502, .. })), "{facts}");
         }

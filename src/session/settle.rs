@@ -22,7 +22,7 @@
 
 use std::time::Instant;
 
-use super::exchange::{RequestLeg, ResponseLeg};
+use super::exchange::{Exchange, RequestLeg, ResponseLeg};
 use super::{End, Link, Phase, Session};
 use crate::http1::Framing;
 
@@ -74,7 +74,7 @@ impl Session {
         let ResponseLeg::Done = self.response_leg else { return false };
         let mut changed = false;
         if self.link != Link::None {
-            self.release = Some(self.is_upstream_reusable());
+            self.release = Some(self.is_upstream_reusable(now));
             self.link = Link::None;
             changed = true;
         }
@@ -90,12 +90,19 @@ impl Session {
         changed
     }
 
-    fn is_upstream_reusable(&self) -> bool {
-        let response = self.exchange.as_ref().and_then(|exchange| exchange.response);
-        response.is_some_and(|r| r.keep_alive && r.framing != Framing::UntilClose)
+    fn is_upstream_reusable(&self, now: Instant) -> bool {
+        let Some(Exchange { response: Some(response), choice: Some(choice), .. }) = &self.exchange
+        else {
+            return false;
+        };
+        if !self.upstream.input.is_empty() {
+            choice.upstream().distrust(now);
+        }
+        response.keep_alive
+            && response.framing != Framing::UntilClose
+            && choice.upstream().may_reuse(now)
             && matches!(self.request_leg, RequestLeg::Done)
             && self.upstream.output.is_empty()
-            && self.upstream.input.is_empty()
             && !(self.upstream.ended || self.upstream.failed || self.upstream.deaf)
     }
 

@@ -21,6 +21,10 @@ use health::{Change, Health, HealthRules, Seen};
 /// How long an ejected upstream is left alone before one real request tries it, with probes off.
 pub const TRIAL_INTERVAL: Duration = Duration::from_secs(10);
 
+/// How long the connections of an upstream are not used again after it sent bytes that nobody asked for.
+/// Longer than any of them may be idle, so that none of those made before is ever used again.
+pub const DISTRUST: Duration = Duration::from_secs(120);
+
 /// Names one upstream; its place in the order in which they were given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UpstreamId(pub usize);
@@ -37,6 +41,8 @@ pub struct Upstream {
     is_up: AtomicBool,
     /// Whether a `Served` could change anything; spares the lock on every good answer.
     is_doubted: AtomicBool,
+    /// Whether its connections may not be used again for a while; spares the lock when they may.
+    is_distrusted: AtomicBool,
     condition: Lock<Condition>,
 }
 
@@ -46,6 +52,8 @@ struct Condition {
     health: Health,
     /// When a real request may try it; only while it is ejected and probes are off.
     trial_at: Option<Instant>,
+    /// Until when its connections are not used again.
+    distrusted_until: Option<Instant>,
 }
 
 impl Upstream {
@@ -59,6 +67,7 @@ impl Upstream {
             in_flight: AtomicUsize::new(0),
             is_up: AtomicBool::new(true),
             is_doubted: AtomicBool::new(false),
+            is_distrusted: AtomicBool::new(false),
             condition: Lock::default(),
         }
     }
@@ -86,6 +95,33 @@ impl Upstream {
     /// Whether it is on the live list.
     pub fn is_up(&self) -> bool {
         self.is_up.load(Ordering::Acquire)
+    }
+
+    /// Whether a connection to it may serve a second exchange.
+    pub fn may_reuse(&self, now: Instant) -> bool {
+        if !self.is_distrusted.load(Ordering::Acquire) {
+            return true;
+        }
+        let until = self.condition.lock().distrusted_until;
+        let is_over = until.is_none_or(|until| until <= now);
+        if is_over {
+            self.is_distrusted.store(false, Ordering::Release);
+        }
+        is_over
+    }
+
+    /// It has sent bytes beyond a response, or before any request. Such bytes would be taken for the
+    /// answer to the next request if they came a moment later, so for a while no connection of its is
+    /// used twice.
+    pub fn distrust(&self, now: Instant) {
+        self.condition.lock().distrusted_until = Some(now + DISTRUST);
+        if !self.is_distrusted.swap(true, Ordering::AcqRel) {
+            log::warn!(
+                "upstream {} sent bytes that belong to no response; for {DISTRUST:?} each request \
+                 gets a connection of its own",
+                self.name
+            );
+        }
     }
 
     /// Where it can be reached now; the names of a set are resolved anew from time to time.
@@ -269,6 +305,9 @@ impl Upstreams {
         if seen == Seen::Served && !upstream.is_doubted.load(Ordering::Relaxed) {
             return;
         }
+        if seen == Seen::Broken && self.live().len() <= 1 {
+            return; // perhaps it is the request's fault, and there is nobody else
+        }
         let change = {
             let mut condition = upstream.condition.lock();
             let change = condition.health.observe(seen, &self.rules);
@@ -372,6 +411,28 @@ mod tests {
         assert_eq!(picks(&upstreams, &[], later), [1], "one request, not two");
         upstreams.observe(UpstreamId(0), trial.served(), later);
         assert_eq!(picks(&upstreams, &[], later), [0, 1]);
+    }
+
+    #[test]
+    fn losses_do_not_eject_the_last_live_upstream() {
+        let now = Instant::now();
+        let upstreams = upstreams(2, |_| ());
+        for id in [0, 0, 0, 1, 1, 1] {
+            upstreams.observe(UpstreamId(id), Seen::Broken, now);
+        }
+        assert_eq!(picks(&upstreams, &[], now), [1]);
+        upstreams.observe(UpstreamId(1), Seen::NoConnection, now);
+        assert!(upstreams.live().is_empty(), "a closed door is another matter");
+    }
+
+    #[test]
+    fn connections_of_an_upstream_that_talks_unasked_are_not_reused_for_a_while() {
+        let now = Instant::now();
+        let upstream = &upstreams(1, |_| ()).all()[0].clone();
+        assert!(upstream.may_reuse(now));
+        upstream.distrust(now);
+        assert!(!upstream.may_reuse(now + DISTRUST - Duration::from_secs(1)));
+        assert!(upstream.may_reuse(now + DISTRUST));
     }
 
     #[test]
