@@ -68,14 +68,16 @@ pub enum WhenFull {
     Refuse,
 }
 
-/// What peers may send, and how much is kept for them. rules.md numbers are those of RFC 9112 §3, §5, §7.
+/// What peers may send, and how much is kept for them. What follows when it is more: rules 8, 15, 45
+/// and 46 of `docs/protocol.md`.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Bytes of a request line, without its line end; more is answered 414.
     pub request_line: usize,
-    /// Bytes of a head (first line, fields, empty line), and of a trailer section; more is answered 431.
+    /// Bytes of a head (first line, fields, empty line); more is answered 431. The same for a trailer
+    /// section, which is a part of a body: more is answered 400.
     pub head: usize,
-    /// Fields in a head or a trailer section; more is answered 431.
+    /// Fields in a head; more is answered 431. The same for a trailer section: more is answered 400.
     pub fields: usize,
     /// Bytes of a request body; more is answered 413. `None` is unlimited.
     pub body: Option<u64>,

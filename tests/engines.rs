@@ -1,9 +1,9 @@
 //! The socket suite: what an HTTP/1.1 intermediary must do, held against a running balancer with raw
 //! bytes at both of its ends, once for each engine.
 //!
-//! The comments name the rules that a test holds: 1–9 request heads and refusals, 10–18 framing of
-//! requests, 19–24 what is forwarded, 25–32 responses, 33–37 conversations, 38–42 failing over,
-//! 43–46 time and size.
+//! The comments name the rules of `docs/protocol.md` that a test holds: 1–9 request heads and
+//! refusals, 10–18 framing of requests, 19–24 what is forwarded, 25–32 responses, 33–37
+//! conversations, 38–42 failing over, 43–46 time and size.
 
 #[path = "engines/support/mod.rs"]
 mod support;

@@ -81,7 +81,7 @@ pub struct Demo {
     #[arg(short, long, value_name = "ADDR", value_parser = listen_address,
           default_value_t = SocketAddr::from(([127, 0, 0, 1], Config::default().bind.port())))]
     pub bind: SocketAddr,
-    /// Log more
+    /// Log each exchange, too
     #[arg(short, long, action = ArgAction::Count)]
     pub verbose: u8,
 }
@@ -126,7 +126,7 @@ struct Health {
           default_value_t = HealthConfig::default().path)]
     active_health_check_path: String,
     #[arg(long, value_name = "LIST", hide_short_help = true, help = format!(
-        "The statuses that pass, such as 200-399,404 [default: {}, or {} once a path is given]",
+        "The statuses that pass, such as 200-399,404 [default: {}, or {} with another path than /]",
         StatusSet::any_answer(), StatusSet::success()))]
     active_health_check_status: Option<StatusSet>,
     #[arg(long, value_name = "SECS", hide_short_help = true, value_parser = seconds, help = format!(
@@ -199,7 +199,7 @@ struct TimeoutFlags {
     #[arg(long, value_name = "SECS", hide_short_help = true, value_parser = seconds,
           default_value_t = Seconds(Timeouts::default().idle))]
     idle_timeout: Seconds,
-    /// A connection to an upstream; then another one is tried
+    /// Making a connection to an upstream; then another upstream is tried
     #[arg(long, value_name = "SECS", hide_short_help = true, value_parser = seconds,
           default_value_t = Seconds(Timeouts::default().connect))]
     connect_timeout: Seconds,
@@ -207,11 +207,11 @@ struct TimeoutFlags {
     #[arg(long, value_name = "SECS", hide_short_help = true, value_parser = seconds,
           default_value_t = Seconds(Timeouts::default().response))]
     response_timeout: Seconds,
-    /// A body of which no byte moves
+    /// A body of which no byte moves; then 408 or 504, or a reset if an answer has begun
     #[arg(long, value_name = "SECS", hide_short_help = true, value_parser = seconds,
           default_value_t = Seconds(Timeouts::default().progress))]
     progress_timeout: Seconds,
-    /// An upgraded connection, such as a WebSocket, on which no byte moves
+    /// An upgraded connection, such as a WebSocket, on which no byte moves; then it is closed
     #[arg(long, value_name = "SECS", hide_short_help = true, value_parser = seconds,
           default_value_t = Seconds(Timeouts::default().tunnel))]
     tunnel_timeout: Seconds,
@@ -223,7 +223,7 @@ struct TimeoutFlags {
     #[arg(long, value_name = "SECS", hide_short_help = true, value_parser = seconds,
           default_value_t = Seconds(Timeouts::default().pool))]
     pool_timeout: Seconds,
-    /// Finishing what is in flight once told to stop
+    /// Finishing what is in flight once told to stop; then it is cut
     #[arg(long, value_name = "SECS", value_parser = seconds,
           default_value_t = Seconds(Timeouts::default().drain))]
     drain_timeout: Seconds,
@@ -232,7 +232,8 @@ struct TimeoutFlags {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Forwarding")]
 struct ForwardingFlags {
-    /// Peers whose X-Forwarded-* and Forwarded fields are believed: networks, addresses, or none
+    /// Peers whose X-Forwarded-* and Forwarded fields are believed: networks or addresses with commas
+    /// between them, or none
     #[arg(long, value_name = "CIDR", hide_short_help = true, value_delimiter = ',',
           value_parser = trust,
           default_values_t = Forwarding::default().trusted.into_iter().map(Trust::Net))]
@@ -274,7 +275,7 @@ struct RetryFlags {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Logging")]
 pub struct Logging {
-    /// Log more, -vv even more; RUST_LOG has the last word
+    /// Log each exchange, too; RUST_LOG has the last word
     #[arg(short, long, action = ArgAction::Count)]
     pub verbose: u8,
 }

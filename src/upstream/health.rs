@@ -2,7 +2,7 @@
 //!
 //! Pure: no clock, no socket, no lock. The health-check thread (active) and the sessions (passive) both report what they
 //! *saw* through [`Health::observe`]; whoever holds the live list applies the [`Change`] that comes back. Not here: when to
-//! probe (`health_check.rs`), how to choose among the living (`balance.rs`).
+//! probe (`health_check/`), how to choose among the living (`balance.rs`).
 
 use std::fmt;
 

@@ -2,7 +2,7 @@
 //!
 //! The live list is a `Mutex` around one `Arc`; it is locked to clone or to replace that `Arc`, never
 //! while choosing and never across I/O. Not here: connections (`engine/`), when to probe
-//! (`health_check.rs`), the rule by which the state turns (`health.rs`).
+//! (`health_check/`), the rule by which the state turns (`health.rs`).
 
 pub mod balance;
 pub mod health;
