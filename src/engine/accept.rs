@@ -33,9 +33,8 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
         socket.set_only_v6(false)?;
     }
-    // Accepted sockets inherit both. Urgent data is data: left out of line, it would end a read early.
+    // Accepted sockets inherit it.
     socket.set_tcp_nodelay(true)?;
-    socket.set_out_of_band_inline(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())

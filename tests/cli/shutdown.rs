@@ -19,6 +19,7 @@ each_engine!(beside_others:
     a_balancer_without_work_ends_at_once,
     a_second_signal_ends_at_once,
     a_drain_ends_at_its_timeout_and_says_what_it_cut,
+    a_drain_ends_although_every_place_is_taken,
 );
 
 /// A request that another thread waits for.
@@ -172,4 +173,20 @@ fn a_drain_ends_at_its_timeout_and_says_what_it_cut(engine: &str) {
     assert!(endless.join().unwrap().is_err());
     assert_eq!(drained(&balancer), [1, 1]);
     assert_eq!(echo.requests(), 2);
+}
+
+fn a_drain_ends_although_every_place_is_taken(engine: &str) {
+    let echo = Echo::start();
+    for when_full in ["wait", "refuse"] {
+        let limits = ["--max-connections", "4", "--when-full", when_full, "--drain-timeout", "2"];
+        let mut balancer = Balancer::start(engine, &[&echo], &limits);
+        let address = balancer.address();
+        // More than are served and told together; they say nothing, and the last ones are never accepted.
+        let crowd: Vec<_> = (0..300).map_while(|_| TcpStream::connect(address).ok()).collect();
+        assert_eq!(crowd.len(), 300);
+        let begin = Instant::now();
+        balancer.signal(Signal::TERM);
+        assert_eq!(balancer.wait(PATIENCE).code(), Some(0));
+        assert!(begin.elapsed() < Duration::from_secs(4), "{when_full}: {:?}", begin.elapsed());
+    }
 }

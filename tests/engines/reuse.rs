@@ -17,6 +17,7 @@ on_each_engine! {
     nothing_is_sent_again_once_the_answer_began,
     nothing_is_sent_again_after_an_interim_answer,
     many_closed_connections_in_the_pool_cost_nobody_anything,
+    an_upstream_that_talks_unasked_gets_a_connection_a_request,
 }
 
 /// Lines of both kinds of requests.
@@ -227,4 +228,29 @@ fn many_closed_connections_in_the_pool_cost_nobody_anything(engine: EngineKind) 
         assert_eq!(client.response().body, "fresh");
     }
     assert!(listener.try_accept().is_none(), "one living connection is enough");
+}
+
+// Rule 29: what is too much in one answer must never become the next one, whenever it comes
+fn an_upstream_that_talks_unasked_gets_a_connection_a_request(engine: EngineKind) {
+    for late in [false, true] {
+        let upstream = Upstream::new(move |peer| {
+            while let Some(request) = peer.next_request() {
+                let (answer, stray) = (echo_of(&request), ok("stray"));
+                if late {
+                    peer.send(&answer);
+                    std::thread::sleep(std::time::Duration::from_millis(20));
+                    peer.try_send(&stray);
+                } else {
+                    peer.send(&(answer + &stray));
+                }
+            }
+        });
+        let balancer = Balancer::start(engine, &[upstream.address()]);
+        for number in 0..4 {
+            let target = format!("/{number}");
+            assert_eq!(balancer.ask(&get(&target)).body, format!("GET {target}"), "late: {late}");
+            upstream.wait_until("it is closed", |log| log.closed > number);
+        }
+        assert_eq!((upstream.connections(), upstream.deliveries()), (4, 4));
+    }
 }
