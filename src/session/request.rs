@@ -186,8 +186,8 @@ impl Session {
             Ok(_) if too_long && !is_discarding => {
                 self.bad_request_body(Reject::with(413, "the body is too long"), now);
             }
-            Ok(Flow::Ended) => self.request_leg = RequestLeg::Done,
             Ok(_) if is_discarding && bytes > DISCARD => self.request_leg = RequestLeg::Cut,
+            Ok(Flow::Ended) => self.request_leg = RequestLeg::Done,
             Ok(Flow::Starved) if self.client.ended => self.client_gone(now),
             Ok(_) => return moved,
         }
