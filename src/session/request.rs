@@ -48,19 +48,21 @@ impl Session {
             }
             return self.client.ended;
         }
-        match self.search.end(wire, true, limits) {
-            Ok(Some(len)) => self.begin(len, limits, now),
-            Ok(None) => {
-                let first_line = self.search.first_line(wire).map(head::request_line);
-                if let Some(Err(reject)) = first_line {
-                    self.refuse_head(reject, now);
-                } else if self.client.ended {
-                    self.refuse_head(Reject::bad("the request head is not complete"), now);
-                } else {
-                    return false;
-                }
-            }
-            Err(fault) => self.refuse_head(fault.into(), now),
+        let found = self.search.end(wire, true, limits);
+        if let Ok(Some(len)) = found {
+            self.begin(len, limits, now);
+            return true;
+        }
+        // What is wrong with the first line counts before what is wrong behind it.
+        let first_line = self.search.first_line(wire).map(head::request_line);
+        if let Some(Err(reject)) = first_line {
+            self.refuse_head(reject, now);
+        } else if let Err(fault) = found {
+            self.refuse_head(fault.into(), now);
+        } else if self.client.ended {
+            self.refuse_head(Reject::bad("the request head is not complete"), now);
+        } else {
+            return false;
         }
         true
     }
