@@ -52,7 +52,7 @@ impl Script {
         for (step, sent) in self.steps.iter().enumerate() {
             if let Step::Send { bytes, at_once: false, .. } = sent {
                 let near_ends = |at: &usize| {
-                    *at < CUT_ENDS || bytes.len() - at < CUT_ENDS || at % CUT_STRIDE == 0
+                    *at < CUT_ENDS || bytes.len() - at < CUT_ENDS || at.is_multiple_of(CUT_STRIDE)
                 };
                 let cuts = (1..bytes.len()).filter(near_ends);
                 modes.extend(cuts.map(|at| Mode::Cut { step, at }));

@@ -16,7 +16,7 @@ fn post_3() -> String {
 }
 
 impl Script {
-    fn is_answered(self) -> Self {
+    fn gets_ok(self) -> Self {
         self.upstream_sends(OK).client_sees(OK).kept().reported(200, FINISHED)
     }
 
@@ -37,7 +37,7 @@ fn a_refused_connect_goes_to_another_upstream_whatever_the_method() {
         .connects(2, Source::PooledIfQuiet)
         .connected_fresh()
         .upstream_sees(post_3())
-        .is_answered()
+        .gets_ok()
         .replay();
 }
 
@@ -50,7 +50,7 @@ fn refused_connects_need_no_budget() {
         .connects(1, Source::Pooled)
         .connected_fresh()
         .upstream_sees(get())
-        .is_answered()
+        .gets_ok()
         .replay();
 }
 
@@ -117,7 +117,7 @@ fn a_reused_connection_that_gave_nothing_is_replaced_by_a_fresh_one() {
                 .connects(0, Source::Fresh)
                 .connected_fresh()
                 .upstream_sees(&seen)
-                .is_answered()
+                .gets_ok()
                 .live(2)
                 .replay();
         }
@@ -134,7 +134,7 @@ fn a_post_of_which_nothing_was_written_is_sent_on_a_fresh_connection() {
         .connects(0, Source::Fresh)
         .connected_fresh()
         .upstream_sees(post_3())
-        .is_answered()
+        .gets_ok()
         .replay();
 }
 
@@ -163,7 +163,7 @@ fn a_fresh_connection_that_gave_nothing_sends_the_request_to_another_upstream() 
         .connects(1, Source::Pooled)
         .connected_fresh()
         .upstream_sees(put_3())
-        .is_answered()
+        .gets_ok()
         .live(2) // one loss is not enough to eject
         .replay();
 }
@@ -178,7 +178,7 @@ fn a_post_of_which_nothing_was_written_goes_to_another_upstream_outside_the_budg
         .connects(1, Source::PooledIfQuiet)
         .connected_fresh()
         .upstream_sees(post_3())
-        .is_answered()
+        .gets_ok()
         .replay();
 }
 
@@ -220,7 +220,7 @@ fn a_body_that_is_held_follows_the_request_to_another_upstream_while_it_still_ar
         .upstream_sees(forwarded(head) + "abcde")
         .client_sends("f")
         .upstream_sees("f")
-        .is_answered()
+        .gets_ok()
         .replay();
 }
 
@@ -238,7 +238,7 @@ fn a_chunked_body_that_is_held_is_sent_again() {
         .connects(0, Source::Fresh)
         .connected_fresh()
         .upstream_sees_chunks(&seen, "abc", "0\r\nA: b\r\n\r\n")
-        .is_answered()
+        .gets_ok()
         .replay();
 }
 
@@ -328,6 +328,6 @@ fn an_attempt_after_a_lost_one_counts_its_own_written_bytes() {
         .stops_taking(Side::Client)
         .upstream_sees(post_3())
         .takes_again(Side::Client)
-        .is_answered()
+        .gets_ok()
         .replay();
 }
