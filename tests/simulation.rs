@@ -18,7 +18,7 @@ use std::env;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 /// Seeds that every run plays: a few seconds' worth.
-const SEEDS: u64 = 1_500;
+const SEEDS: u64 = 2_500;
 
 fn number_of(name: &str) -> Option<u64> {
     env::var(name).ok().map(|text| text.parse().expect("a number"))

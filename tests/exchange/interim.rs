@@ -126,3 +126,20 @@ fn interim_responses_are_dropped_for_an_old_client_and_forwarded_without_framing
         .reported(200, FINISHED)
         .replay();
 }
+
+#[test]
+fn a_client_that_has_begun_its_body_waits_for_no_100_any_more() {
+    script_with(1, |config| config.timeouts.progress = std::time::Duration::from_secs(5))
+        .client_sends(format!("{HEAD}\r\n"))
+        .goes_upstream(forwarded(HEAD))
+        .after_ms(30_000)
+        .client_sends("ab")
+        .upstream_sees("ab")
+        .after_ms(4_999)
+        .after_ms(1)
+        .dropped()
+        .client_sees_last_answer(408)
+        .reported(408, FINISHED)
+        .lingers_then_closes()
+        .replay();
+}

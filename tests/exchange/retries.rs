@@ -331,3 +331,22 @@ fn an_attempt_after_a_lost_one_counts_its_own_written_bytes() {
         .gets_ok()
         .replay();
 }
+
+#[test]
+fn a_connection_that_took_nothing_costs_no_budget_whatever_the_one_before_took() {
+    script_with(2, |config| (config.retry.budget_percent, config.retry.budget_floor) = (0, 0))
+        .client_sends(GET)
+        .connects(0, Source::Pooled)
+        .connected_reused()
+        .upstream_sees(get())
+        .upstream_ends()
+        .dropped()
+        .connects(0, Source::Fresh)
+        .connected_dead(false)
+        .dropped()
+        .connects(1, Source::Pooled)
+        .connected_fresh()
+        .upstream_sees(get())
+        .gets_ok()
+        .replay();
+}

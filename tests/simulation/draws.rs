@@ -33,7 +33,7 @@ impl Draws {
     /// Mostly small, now and then larger than any buffer.
     pub fn size(&mut self) -> usize {
         match self.below(20) {
-            0 => self.below(150_000),
+            0 | 5 => self.below(150_000),
             1..=3 => self.below(5_000),
             4 => 0,
             _ => self.below(200),

@@ -22,6 +22,7 @@ pub struct Asked {
     pub id: usize,
     pub method: &'static str,
     pub is_old: bool,
+    /// Its head is; a body that breaks later may already have been answered.
     pub is_malformed: bool,
     pub wire: Vec<u8>,
 }
@@ -63,7 +64,6 @@ pub fn request(id: usize, is_last: bool, is_calm: bool, draws: &mut Draws) -> As
     let body = content(&format!("q{id};"), if framing == Framing::Nothing { 0 } else { len });
     let bad_chunk = !is_calm && draws.percent(4);
     wire.extend_from_slice(&framed(&body, framing, bad_chunk, draws));
-    let is_malformed = is_malformed || (bad_chunk && framing == Framing::Chunked);
     Asked { id, method, is_old, is_malformed, wire }
 }
 

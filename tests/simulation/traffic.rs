@@ -320,6 +320,7 @@ impl Simulation {
         assert!(!client.conn_end_was_told, "a connection that has ended is kept");
         let is_dead = conn.has_ended || conn.is_broken;
         assert!(conn.is_at_rest() || is_dead, "it is kept in the middle of an exchange");
+        assert!(!conn.has_lost_stray_bytes(), "it is kept although it said too much");
         if conn.is_quiet() {
             self.idle[conn.upstream].push(conn);
         }

@@ -66,7 +66,12 @@ pub struct Conn {
     pub has_ended: bool,
     /// … or an error.
     pub is_broken: bool,
+    /// Bytes said behind an answer, which nobody may take for anything.
+    stray: usize,
 }
+
+/// What looks like an answer to the next request.
+const STRAY: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nstray!";
 
 impl Conn {
     pub fn new(upstream: usize, is_calm: bool, draws: &mut Draws) -> Conn {
@@ -81,12 +86,18 @@ impl Conn {
             says: Vec::new(),
             has_ended: false,
             is_broken: false,
+            stray: 0,
         }
     }
 
     /// Between two exchanges, with nothing on its way.
     pub fn is_at_rest(&self) -> bool {
         self.heard.is_empty() && !self.has_answered
+    }
+
+    /// Whether some of what it said behind its answer was read.
+    pub fn has_lost_stray_bytes(&self) -> bool {
+        self.says.len() < self.stray
     }
 
     pub fn is_quiet(&self) -> bool {
@@ -167,7 +178,8 @@ impl Conn {
         } else if closes {
             self.has_ended = true;
         } else if plan.has_stray_bytes {
-            wire.extend_from_slice(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nstray!");
+            wire.extend_from_slice(STRAY);
+            self.stray = STRAY.len();
         }
         self.says.extend_from_slice(&wire);
         answers.push(Answer { id, content: body, is_whole });
