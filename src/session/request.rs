@@ -238,7 +238,7 @@ impl Session {
         }
         exchange.attempts += 1;
         exchange.wrote = false;
-        exchange.response_began = false;
+        (exchange.response_began, exchange.spoke_first) = (false, false);
         self.connect = Some((choice.upstream().clone(), source));
         exchange.choice = Some(choice);
         self.link = Link::Connecting;

@@ -127,6 +127,10 @@ impl World {
                 self.connected(*reused);
                 (self.upstream.ended, self.upstream.is_full) = (true, true);
             }
+            Step::ConnectedSpeaking { reused, says } => {
+                self.connected(*reused);
+                (self.upstream.pending, self.upstream.is_full) = (says.as_bytes().to_vec(), true);
+            }
             Step::ConnectFailed(failure) => {
                 assert!(std::mem::take(&mut self.is_connecting), "no connection was asked for");
                 self.session.connect_failed(*failure, self.now);

@@ -350,3 +350,35 @@ fn a_connection_that_took_nothing_costs_no_budget_whatever_the_one_before_took()
         .gets_ok()
         .replay();
 }
+
+/// What many servers say to an idle connection before they close it.
+const FAREWELL: &str = "HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n";
+
+#[test]
+fn what_an_idle_connection_said_before_it_was_asked_is_nobodys_answer() {
+    for (request, seen, source) in
+        [(GET, get(), Source::Pooled), (POST_3, post_3(), Source::PooledIfQuiet)]
+    {
+        script()
+            .client_sends(request)
+            .connects(0, source)
+            .connected_speaking(true, FAREWELL)
+            .dropped()
+            .connects(0, Source::Fresh)
+            .connected_fresh()
+            .upstream_sees(seen)
+            .gets_ok()
+            .replay();
+    }
+}
+
+#[test]
+fn an_upstream_that_speaks_before_it_is_asked_is_502() {
+    script_with(2, |_| ())
+        .client_sends(GET)
+        .connects(0, Source::Pooled)
+        .connected_speaking(false, FAREWELL)
+        .dropped()
+        .gets_bad_gateway()
+        .replay();
+}

@@ -53,6 +53,11 @@ pub enum Step {
     ConnectedDead {
         reused: bool,
     },
+    /// The connection is there, and says something before it hears anything.
+    ConnectedSpeaking {
+        reused: bool,
+        says: &'static str,
+    },
     ConnectFailed(ConnectFailure),
     After(Duration),
     Drain,
@@ -178,6 +183,11 @@ impl Script {
     /// The connection is there, but it ends before a byte of the request is taken.
     pub fn connected_dead(self, reused: bool) -> Self {
         self.step(Step::ConnectedDead { reused })
+    }
+
+    /// The connection is there, and says something before it hears anything.
+    pub fn connected_speaking(self, reused: bool, says: &'static str) -> Self {
+        self.step(Step::ConnectedSpeaking { reused, says })
     }
 
     pub fn refused(self) -> Self {
