@@ -165,7 +165,9 @@ impl<C, L> Connection<C, L> {
                     let result = hands.read(line, session.space(Side::Upstream));
                     moved.add(received(session, Side::Upstream, result, now));
                 }
-                if wants.upstream_write {
+                // What was read may be its end: a byte written now might make it impossible to send the
+                // request again.
+                if wants.upstream_write && moved.0.is_none() {
                     let result = hands.write(line, session.output(Side::Upstream));
                     moved.add(sent(session, Side::Upstream, result, now));
                 }

@@ -224,3 +224,7 @@ impl Transfer {
         ended
     }
 }
+
+#[cfg(test)]
+#[path = "body_tests.rs"]
+mod tests;

@@ -80,49 +80,62 @@ pub struct Search {
 
 impl Search {
     /// Returns the length of the head once it is whole. `wire` must begin with the same bytes each time.
-    /// One empty line before a request is skipped (RFC 9112 §2.2), if `lead` allows it.
+    /// One empty line before a request is skipped (RFC 9112 §2.2), if `lead` allows it. Of several
+    /// faults the first one counts, however the bytes arrive.
     pub fn end(
         &mut self,
         wire: &[u8],
         lead: bool,
         limits: HeadLimits,
     ) -> Result<Option<usize>, Fault> {
-        for line_feed in memchr_iter(b'\n', &wire[self.scanned..]).map(|at| self.scanned + at) {
-            if line_feed == self.line || wire[line_feed - 1] != b'\r' {
-                return Err(Fault::Syntax("a line ends without a carriage return"));
-            }
-            let end = line_feed - 1;
-            let is_first = self.first.1 == 0;
-            if end == self.line && !is_first {
-                return if line_feed < limits.head {
-                    Ok(Some(line_feed + 1))
-                } else {
-                    Err(Fault::HeadTooLong)
-                };
-            }
-            self.fields += usize::from(!is_first);
-            if self.fields > limits.fields {
-                return Err(Fault::TooManyFields);
-            }
-            if is_first && end > self.line {
-                self.first = (self.line, end);
-                if end - self.line > limits.line {
-                    return Err(Fault::LineTooLong);
-                }
-            } else if is_first && !(lead && end == 0) {
-                return Err(Fault::Syntax("an empty line stands before the first line"));
-            }
-            self.line = line_feed + 1;
-        }
-        if has_bare_return(&wire[self.scanned.saturating_sub(1)..]) {
+        let wire = &wire[..wire.len().min(limits.head)];
+        let seen = self.scanned.saturating_sub(1);
+        let (until, fault) = match self.lines(wire, lead, limits) {
+            Ok(Some(len)) => return Ok(Some(len)),
+            Ok(None) => (wire.len(), (wire.len() == limits.head).then_some(Fault::HeadTooLong)),
+            Err((until, fault)) => (until, Some(fault)),
+        };
+        if has_bare_return(&wire[seen..until]) {
             return Err(Fault::Syntax("a carriage return is not followed by a line feed"));
         }
         self.scanned = wire.len();
-        if self.first.1 == 0 && wire.len() - self.line > limits.line + 1 {
-            return Err(Fault::LineTooLong);
+        fault.map_or(Ok(None), Err)
+    }
+
+    /// Goes through the lines that are whole. A fault comes with the bytes that are enough to see it.
+    fn lines(
+        &mut self,
+        wire: &[u8],
+        lead: bool,
+        limits: HeadLimits,
+    ) -> Result<Option<usize>, (usize, Fault)> {
+        let longest = limits.line + 1;
+        for line_feed in memchr_iter(b'\n', &wire[self.scanned..]).map(|at| self.scanned + at) {
+            let syntax = |why| Err((line_feed + 1, Fault::Syntax(why)));
+            let is_first = self.first.1 == 0;
+            if is_first && line_feed - self.line > longest {
+                break;
+            }
+            if line_feed == self.line || wire[line_feed - 1] != b'\r' {
+                return syntax("a line ends without a carriage return");
+            }
+            let end = line_feed - 1;
+            if end == self.line && !is_first {
+                return Ok(Some(line_feed + 1));
+            }
+            self.fields += usize::from(!is_first);
+            if self.fields > limits.fields {
+                return Err((line_feed + 1, Fault::TooManyFields));
+            }
+            if is_first && end > self.line {
+                self.first = (self.line, end);
+            } else if is_first && !(lead && end == 0) {
+                return syntax("an empty line stands before the first line");
+            }
+            self.line = line_feed + 1;
         }
-        if wire.len() >= limits.head {
-            return Err(Fault::HeadTooLong);
+        if self.first.1 == 0 && wire.len() - self.line > longest {
+            return Err((self.line + longest + 1, Fault::LineTooLong));
         }
         Ok(None)
     }
@@ -208,7 +221,10 @@ pub fn request_line(line: &[u8]) -> Result<(&[u8], Method, Target<'_>, Version),
         [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
             if major.is_ascii_digit() && minor.is_ascii_digit() =>
         {
-            return Err(Reject::with(505, "only HTTP/1.1 and HTTP/1.0 are served"));
+            // A line with a bare carriage return is malformed whatever else it says.
+            let is_line = memchr::memchr(b'\r', line).is_none();
+            let reject = Reject::with(505, "only HTTP/1.1 and HTTP/1.0 are served");
+            return Err(if is_line { reject } else { SHAPE });
         }
         _ => return Err(SHAPE),
     };

@@ -341,3 +341,7 @@ fn line(bytes: &[u8], out: &mut Buffer) {
     out.push(bytes);
     out.push(b"\r\n");
 }
+
+#[cfg(test)]
+#[path = "rewrite_tests.rs"]
+mod tests;

@@ -69,6 +69,8 @@ pub(super) struct Exchange {
     pub wrote: bool,
     /// Whether a byte of a response has come over it.
     pub response_began: bool,
+    /// Whether a byte has come over it before any was written: it answers something else.
+    pub spoke_first: bool,
     /// Whether the client still waits for a 100 before it sends its body.
     pub awaits_continue: bool,
     /// The final head, once it was written to the client's output.
@@ -98,6 +100,7 @@ impl Exchange {
             host_slot: None,
             wrote: false,
             response_began: false,
+            spoke_first: false,
             awaits_continue: request.expects_continue,
             response: None,
             status: 0,

@@ -295,7 +295,8 @@ impl Session {
         port.input.filled(n);
         self.moved = now;
         if let (Side::Upstream, Some(exchange)) = (from, &mut self.exchange) {
-            exchange.response_began = true;
+            exchange.spoke_first |= !exchange.wrote;
+            exchange.response_began |= !exchange.spoke_first;
         }
     }
 

@@ -49,19 +49,21 @@ impl Session {
             }
             return self.client.ended;
         }
-        match self.search.end(wire, true, limits) {
-            Ok(Some(len)) => self.begin(len, limits, now),
-            Ok(None) => {
-                let first_line = self.search.first_line(wire).map(head::request_line);
-                if let Some(Err(reject)) = first_line {
-                    self.refuse_head(reject, now);
-                } else if self.client.ended {
-                    self.refuse_head(Reject::bad("the request head is not complete"), now);
-                } else {
-                    return false;
-                }
-            }
-            Err(fault) => self.refuse_head(fault.into(), now),
+        let found = self.search.end(wire, true, limits);
+        if let Ok(Some(len)) = found {
+            self.begin(len, limits, now);
+            return true;
+        }
+        // What is wrong with the first line counts before what is wrong behind it.
+        let first_line = self.search.first_line(wire).map(head::request_line);
+        if let Some(Err(reject)) = first_line {
+            self.refuse_head(reject, now);
+        } else if let Err(fault) = found {
+            self.refuse_head(fault.into(), now);
+        } else if self.client.ended {
+            self.refuse_head(Reject::bad("the request head is not complete"), now);
+        } else {
+            return false;
         }
         true
     }
@@ -187,8 +189,8 @@ impl Session {
             Ok(_) if too_long && !is_discarding => {
                 self.bad_request_body(Reject::with(413, "the body is too long"), now);
             }
-            Ok(Flow::Ended) => self.request_leg = RequestLeg::Done,
             Ok(_) if is_discarding && bytes > DISCARD => self.request_leg = RequestLeg::Cut,
+            Ok(Flow::Ended) => self.request_leg = RequestLeg::Done,
             Ok(Flow::Starved) if self.client.ended => self.client_gone(now),
             Ok(_) => return moved,
         }
@@ -237,7 +239,7 @@ impl Session {
             slot.len = name.len();
         }
         exchange.wrote = false;
-        exchange.response_began = false;
+        (exchange.response_began, exchange.spoke_first) = (false, false);
         self.connect = Some((choice.upstream().clone(), pooled));
         exchange.choice = Some(choice);
         self.link = Link::Connecting;

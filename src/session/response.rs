@@ -28,6 +28,10 @@ impl Session {
         if !self.client.output.is_empty() {
             return false; // an interim response is on its way
         }
+        if self.exchange.as_ref().is_some_and(|exchange| exchange.spoke_first) {
+            self.spoke_first(now);
+            return true;
+        }
         let mut limits = head_limits(&self.state.config.limits);
         limits.line = limits.head;
         match search.end(self.upstream.input.unread(), false, limits) {
@@ -44,6 +48,16 @@ impl Session {
             }
         }
         true
+    }
+
+    /// The upstream has said something before it was asked, which is no answer (rule 29). From a
+    /// connection that was idle it is a farewell, and what was lost with it is not the request.
+    fn spoke_first(&mut self, now: Instant) {
+        let failure = match self.link {
+            Link::Open { reused: true } => Failure::Lost,
+            _ => Failure::Malformed("the upstream spoke before it was asked"),
+        };
+        self.upstream_failed(failure, now);
     }
 
     fn take_response_head(
@@ -112,8 +126,8 @@ impl Session {
             Framing::Chunked | Framing::UntilClose => false,
         };
         let persists = exchange.request.keep_alive
-            && !exchange.awaits_continue
-            && (matches!(self.request_leg, RequestLeg::Done) || !is_whole)
+            && (matches!(self.request_leg, RequestLeg::Done)
+                || !(is_whole || exchange.awaits_continue))
             && framing != Framing::UntilClose
             && !self.state.is_stopping();
         (framing, persists)

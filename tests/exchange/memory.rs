@@ -1,0 +1,122 @@
+//! What a session holds: nothing while it is idle, a constant whatever goes through it.
+
+use crate::script::Source;
+use balancebeam::buffer::SIZE;
+use balancebeam::session::Side;
+
+use crate::script::{FINISHED, GET, OK, forwarded, get, script, script_with};
+use crate::world::{MOST_BUFFERED, Steps, World};
+
+#[test]
+fn an_idle_session_holds_no_buffer() {
+    script().holds_at_most(0).one_good_exchange().holds_at_most(0).replay();
+    script()
+        .client_sends("GET\r\n")
+        .client_sees_last_answer(400)
+        .reported(400, FINISHED)
+        .half_closed(Side::Client)
+        .holds_at_most(0)
+        .client_sends("noise")
+        .holds_at_most(0)
+        .client_ends()
+        .closed()
+        .replay();
+}
+
+#[test]
+fn a_session_that_waits_for_a_slow_upstream_holds_the_request_alone() {
+    let head = "PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n";
+    script()
+        .client_sends(format!("{head}\r\nabc"))
+        .connects(0, Source::Pooled)
+        .holds_at_most(SIZE)
+        .connected_fresh()
+        .upstream_sees(forwarded(head) + "abc")
+        .holds_at_most(SIZE)
+        .upstream_sends("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n")
+        .client_sees("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n")
+        .holds_at_most(0)
+        .upstream_sends("ok")
+        .client_sees("ok")
+        .kept()
+        .reported(200, FINISHED)
+        .holds_at_most(0)
+        .replay();
+}
+
+#[test]
+fn a_session_that_retries_holds_no_more_than_before() {
+    script_with(2, |_| ())
+        .client_sends(GET)
+        .goes_upstream(get())
+        .upstream_ends()
+        .dropped()
+        .connects(1, Source::Pooled)
+        .connected_fresh()
+        .upstream_sees(get())
+        .holds_at_most(SIZE)
+        .upstream_sends(OK)
+        .client_sees(OK)
+        .kept()
+        .reported(200, FINISHED)
+        .holds_at_most(0)
+        .replay();
+}
+
+/// A world in which `request` has reached an upstream.
+fn asked(request: &str) -> World {
+    let mut world = World::new(&script().config, Steps { read: usize::MAX, write: usize::MAX });
+    world.client.pending.extend_from_slice(request.as_bytes());
+    world.drive();
+    world.connected(false);
+    world.drive();
+    assert!(!world.upstream.seen.is_empty());
+    world.upstream.seen.clear();
+    world
+}
+
+#[test]
+fn bodies_without_end_go_both_ways_in_constant_memory() {
+    let chunk = format!("1fff\r\n{}\r\n", "b".repeat(0x1fff));
+    let mut world = asked("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n");
+    world.upstream.pending.extend_from_slice(b"HTTP/1.1 200 OK\r\n\r\n");
+    for _ in 0..1_000 {
+        world.client.pending.extend_from_slice(chunk.as_bytes());
+        world.upstream.pending.extend_from_slice(chunk.as_bytes());
+        world.drive();
+        assert!(world.client.pending.is_empty() && world.upstream.pending.is_empty());
+        assert!(world.client.seen.len() >= chunk.len() && world.upstream.seen.len() >= 0x1fff);
+        world.client.seen.clear();
+        world.upstream.seen.clear();
+    }
+    assert!(world.most_buffered <= MOST_BUFFERED, "{} bytes", world.most_buffered);
+    assert_eq!(world.session.buffered(), 0, "everything went on");
+}
+
+#[test]
+fn what_a_side_does_not_take_is_not_read_from_the_other() {
+    let mut world = asked("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n");
+    (world.client.is_full, world.upstream.is_full) = (true, true);
+    world.upstream.pending.extend_from_slice(b"HTTP/1.1 200 OK\r\n\r\n");
+    world.upstream.pending.extend_from_slice(&vec![b'x'; 1 << 20]);
+    world.client.pending.extend_from_slice(b"100000\r\n");
+    world.client.pending.extend_from_slice(&vec![b'y'; 1 << 20]);
+    world.drive();
+    for wire in [&world.client, &world.upstream] {
+        assert!(wire.left() >= (1 << 20) - 2 * SIZE, "two buffers were read at most");
+    }
+    assert!(world.most_buffered <= MOST_BUFFERED);
+    (world.client.is_full, world.upstream.is_full) = (false, false);
+    world.drive();
+    assert_eq!(world.client.left() + world.upstream.left(), 0);
+    assert!(world.client.seen.len() > 1 << 20 && world.upstream.seen.len() > 1 << 20);
+}
+
+#[test]
+fn pipelined_requests_without_end_are_not_read_before_their_turn() {
+    let mut world = asked(GET);
+    world.client.pending.extend_from_slice(GET.repeat(10_000).as_bytes());
+    world.drive();
+    assert_eq!(world.client.left(), GET.len() * 10_000);
+    assert!(world.session.buffered() <= SIZE);
+}
