@@ -42,6 +42,8 @@ pub enum EngineKind {
     /// A CPU-sized pool of worker threads that wait together.
     #[default]
     Threads,
+    /// A tokio task for each connection.
+    Async,
 }
 
 /// How an upstream is chosen among the live ones.

@@ -37,8 +37,10 @@ use std::time::Instant;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::{Authority, BadValue, Config, EngineKind};
+use crate::engine::Engine;
 use crate::engine::accept::{Acceptor, listen};
 use crate::engine::gate::Gate;
+use crate::engine::tasks::Tasks;
 use crate::engine::threads::Threads;
 use crate::health_check::HealthCheckThread;
 use crate::rate_limit::RateLimitThread;
@@ -59,7 +61,7 @@ struct Running {
     state: Arc<ProxyState>,
     acceptor: Acceptor,
     gate: Arc<Gate>,
-    engine: Arc<Threads>,
+    engine: Arc<dyn Engine>,
     // They stop when they are dropped.
     _health_check: HealthCheckThread,
     _rate_limit: RateLimitThread,
@@ -181,10 +183,16 @@ impl Builder {
         let upstreams = Upstreams::new(&config, addresses, rand::random());
         let state = Arc::new(ProxyState::new(config, upstreams, now));
         let system = |what| move |error| StartError::System(what, error);
-        let engine = match engine_kind {
-            EngineKind::Threads => Threads::start(state.clone(), workers, places, descriptors, now),
+        let engine: Arc<dyn Engine> = match engine_kind {
+            EngineKind::Threads => Arc::new(
+                Threads::start(state.clone(), workers, places, descriptors, now)
+                    .map_err(system("make a waiting room"))?,
+            ),
+            EngineKind::Async => Arc::new(
+                Tasks::start(state.clone(), workers, places)
+                    .map_err(system("start the async runtime"))?,
+            ),
         };
-        let engine = Arc::new(engine.map_err(system("make a waiting room"))?);
         let admitting = engine.clone();
         let acceptor =
             Acceptor::start(listener, gate.clone(), when_full, move |s, peer, pass, away| {

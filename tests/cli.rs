@@ -11,6 +11,7 @@ mod support;
 macro_rules! each_engine {
     ($turn:ident: $($test:ident),+ $(,)?) => {
         each_engine!(@with threads, $turn: $($test),+);
+        each_engine!(@with r#async, $turn: $($test),+);
     };
     (@with $engine:ident, $turn:ident: $($test:ident),+) => {
         mod $engine {
@@ -18,7 +19,7 @@ macro_rules! each_engine {
                 #[test]
                 fn $test() {
                     let _turn = crate::support::binary::$turn();
-                    super::$test(stringify!($engine));
+                    super::$test(stringify!($engine).trim_start_matches("r#"));
                 }
             )+
         }

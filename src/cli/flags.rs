@@ -17,7 +17,8 @@ use super::values::{
     whole, word,
 };
 
-const ENGINES: Words<EngineKind> = &[("threads", EngineKind::Threads)];
+const ENGINES: Words<EngineKind> =
+    &[("threads", EngineKind::Threads), ("async", EngineKind::Async)];
 const POLICIES: Words<Policy> = &[
     ("round-robin", Policy::RoundRobin),
     ("random", Policy::Random),

@@ -4,18 +4,44 @@
 //!
 //! ```text
 //! accept.rs        the accept loop, one for every engine      gate.rs   how many connections may be open
-//! threads.rs       the workers of the threads engine          drive.rs  one turn of one connection
+//! drive.rs         one turn of one connection, on any engine
+//! threads.rs       the threads engine: its workers            tasks.rs  the async engine: its tasks
 //! waiting_room.rs  where sessions that cannot move are        wheel.rs  their deadlines
 //! wire.rs          a non-blocking socket                      pool.rs   idle upstream connections
 //! slab.rs          places that threads share by number
 //! ```
+
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+
+use gate::Pass;
 
 pub mod accept;
 mod drive;
 pub mod gate;
 mod pool;
 mod slab;
+pub mod tasks;
 pub mod threads;
 pub mod waiting_room;
 mod wheel;
 mod wire;
+
+/// A way to drive sessions.
+pub trait Engine: Send + Sync {
+    /// Takes a connection that was accepted; it is non-blocking. It counts as open while `pass` lives.
+    /// `turn_away`: it is only to be told that there are too many.
+    fn admit(&self, stream: TcpStream, peer: SocketAddr, pass: Pass, turn_away: bool);
+    /// Makes every session look at the state.
+    fn wake_all(&self);
+    /// Ends everything that is still open. Returns the number of exchanges that were under way.
+    fn end(&self) -> usize;
+}
+
+/// Says that the system refuses what a connection to an upstream needs.
+fn complain_of_shortage(error: &io::Error) {
+    log::warn!(
+        "no connection to an upstream: {error}; raise the limit on open files, or lower \
+         --max-connections"
+    );
+}

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use threadpool::ThreadPool;
 
+use super::Engine;
 use super::drive::{Attached, Connection, Hands, Turn};
 use super::gate::Pass;
 use super::pool::Pool;
@@ -151,9 +152,10 @@ impl Threads {
         }
         Ok(Threads { shared, pool })
     }
+}
 
-    /// Takes a connection that was accepted; it is non-blocking.
-    pub fn admit(&self, stream: TcpStream, peer: SocketAddr, pass: Pass, turn_away: bool) {
+impl Engine for Threads {
+    fn admit(&self, stream: TcpStream, peer: SocketAddr, pass: Pass, turn_away: bool) {
         let shared = &self.shared;
         let now = Instant::now();
         let Some(index) = shared.places.take() else {
@@ -183,8 +185,7 @@ impl Threads {
         }
     }
 
-    /// Makes every session look at the state.
-    pub fn wake_all(&self) {
+    fn wake_all(&self) {
         let mut again = VecDeque::new();
         let now = Instant::now();
         for index in self.shared.places.numbers() {
@@ -199,8 +200,7 @@ impl Threads {
         self.shared.room.nudge();
     }
 
-    /// Ends the workers, and what is still open. Returns the number of exchanges that were under way.
-    pub fn end(&self) -> usize {
+    fn end(&self) -> usize {
         let shared = &self.shared;
         shared.room.end();
         self.pool.join();
@@ -456,9 +456,7 @@ impl Shared {
     /// Says once in a while that the system refuses what is needed.
     fn complain_of_shortage(&self, error: &io::Error, now: Instant) {
         if self.shortage.lock().may_log(now) {
-            log::warn!(
-                "no connection to an upstream: {error}; raise the limit on open files, or lower --max-connections"
-            );
+            super::complain_of_shortage(error);
         }
     }
 }

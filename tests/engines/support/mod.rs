@@ -21,7 +21,7 @@ pub use upstream::{Upstream, echo_of};
 /// Instantiates the named tests, functions of an `EngineKind`, once for each engine.
 macro_rules! on_each_engine {
     ($($test:ident),+ $(,)?) => {
-        $crate::support::on_each_engine!(@engines [threads Threads] [$($test)+]);
+        $crate::support::on_each_engine!(@engines [threads Threads, r#async Async] [$($test)+]);
     };
     (@engines [$($module:ident $engine:ident),+] $tests:tt) => {
         $($crate::support::on_each_engine!(@engine $module $engine $tests);)+

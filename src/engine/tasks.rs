@@ -1,0 +1,347 @@
+//! The async engine: a tokio task for each session.
+//!
+//! A task is one future that takes turns: it does what its session says until nothing moves, and is then
+//! woken by whatever it asked in vain, or by its one timer. Not here: what a turn does (`drive.rs`).
+
+use std::future::{Future, poll_fn};
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, TcpStream as StdStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::net::Shutdown;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::time::Sleep;
+
+use super::Engine;
+use super::drive::{Connection, Hands, Turn};
+use super::gate::Pass;
+use super::pool::Pool;
+use super::slab::Slab;
+use super::wire::{self, Heard};
+use crate::background::Seldom;
+use crate::lock::Lock;
+use crate::session::{Direction, Session, Side};
+use crate::state::ProxyState;
+use crate::upstream::UpstreamId;
+
+/// How often idle upstream connections are looked through for old ones.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// How long tasks that are told to end may take to do so.
+const END_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The running engine.
+pub struct Tasks {
+    hub: Arc<Hub>,
+    handle: Handle,
+    runtime: Lock<Option<Runtime>>,
+}
+
+/// What the tasks share.
+struct Hub {
+    state: Arc<ProxyState>,
+    idle: Pool<Line>,
+    places: Slab<Place>,
+    /// Whether every task is to end now.
+    is_ending: AtomicBool,
+    /// Tasks that have not ended.
+    alive: AtomicUsize,
+    /// Exchanges that were under way when their task was told to end.
+    cut: AtomicUsize,
+    shortage: Lock<Seldom>,
+}
+
+/// How to wake the task that has this number.
+#[derive(Default)]
+struct Place(Lock<Option<Waker>>);
+
+/// A connection to an upstream.
+struct Line {
+    stream: TcpStream,
+    upstream: UpstreamId,
+}
+
+impl Tasks {
+    /// Starts a runtime with `workers` threads that serves up to `places` connections.
+    pub fn start(state: Arc<ProxyState>, workers: usize, places: usize) -> io::Result<Self> {
+        let limits = &state.config.limits;
+        let hub = Arc::new(Hub {
+            idle: Pool::new(state.config.upstreams.len(), limits.pool, state.config.timeouts.pool),
+            places: Slab::new(places),
+            is_ending: AtomicBool::new(false),
+            alive: AtomicUsize::new(0),
+            cut: AtomicUsize::new(0),
+            shortage: Lock::default(),
+            state,
+        });
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(workers)
+            .thread_name("worker")
+            .enable_io()
+            .enable_time()
+            .build()?;
+        let sweeping = hub.clone();
+        runtime.spawn(async move {
+            while !sweeping.is_ending.load(Ordering::Acquire) {
+                tokio::time::sleep(SWEEP_INTERVAL).await;
+                drop(sweeping.idle.sweep(Instant::now()));
+            }
+        });
+        Ok(Tasks { hub, handle: runtime.handle().clone(), runtime: Lock::new(Some(runtime)) })
+    }
+}
+
+impl Engine for Tasks {
+    fn admit(&self, stream: StdStream, peer: SocketAddr, pass: Pass, turn_away: bool) {
+        let hub = self.hub.clone();
+        let Some(place) = hub.places.take() else {
+            return log::error!("no place for a connection that was let in");
+        };
+        hub.alive.fetch_add(1, Ordering::AcqRel);
+        self.handle.spawn(async move {
+            // Registered here: it belongs to the runtime that the task runs on.
+            match TcpStream::from_std(stream) {
+                Ok(stream) => serve(&hub, place, stream, peer, turn_away).await,
+                Err(error) => hub.complain_of_shortage(&error, Instant::now()),
+            }
+            if let Some(Place(waker)) = hub.places.get(place) {
+                waker.lock().take();
+            }
+            hub.places.give_back(place);
+            hub.alive.fetch_sub(1, Ordering::AcqRel);
+            drop(pass);
+        });
+    }
+
+    fn wake_all(&self) {
+        for index in self.hub.places.numbers() {
+            if let Some(Place(waker)) = self.hub.places.get(index)
+                && let Some(waker) = &*waker.lock()
+            {
+                waker.wake_by_ref();
+            }
+        }
+    }
+
+    fn end(&self) -> usize {
+        let Some(runtime) = self.runtime.lock().take() else { return 0 };
+        self.hub.is_ending.store(true, Ordering::Release);
+        self.wake_all();
+        let until = Instant::now() + END_PATIENCE;
+        while self.hub.alive.load(Ordering::Acquire) > 0 && Instant::now() < until {
+            thread::sleep(Duration::from_millis(1));
+        }
+        runtime.shutdown_timeout(END_PATIENCE);
+        self.hub.cut.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Serves one client until its connection is over.
+async fn serve(hub: &Hub, place: u32, stream: TcpStream, peer: SocketAddr, turn_away: bool) {
+    let now = Instant::now();
+    let mut session = Session::new(hub.state.clone(), peer.ip(), now);
+    if turn_away {
+        session.turn_away();
+    }
+    let alarm = session.deadline().unwrap_or(now);
+    let mut connection = Connection::new(session, stream);
+    let mut alarm = pin!(tokio::time::sleep_until(alarm.into()));
+    let mut is_known = false;
+    poll_fn(|cx| {
+        if !is_known {
+            // A task keeps its waker for life.
+            if let Some(Place(waker)) = hub.places.get(place) {
+                *waker.lock() = Some(cx.waker().clone());
+            }
+            is_known = true;
+        }
+        if hub.is_ending.load(Ordering::Acquire) {
+            return hub.cut(&connection);
+        }
+        let turn = AssertUnwindSafe(|| hub.turn(&mut connection, alarm.as_mut(), cx));
+        catch_unwind(turn).unwrap_or_else(|_| {
+            log::error!("a session panicked and is lost; the others go on");
+            hub.state.tally.panics.add_one();
+            Poll::Ready(())
+        })
+    })
+    .await;
+}
+
+impl Hub {
+    /// Takes turns until there is something to wait for.
+    fn turn(
+        &self,
+        connection: &mut Connection<TcpStream, Line>,
+        mut alarm: Pin<&mut Sleep>,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
+        let now = Instant::now();
+        loop {
+            match connection.turn(&mut Hand { hub: self, cx }, now) {
+                Turn::Gone => return Poll::Ready(()),
+                Turn::Yield => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Turn::Wait => (),
+            }
+            if client_has_failed(connection, cx) {
+                continue;
+            }
+            let Some(deadline) = connection.session.deadline() else { continue };
+            // A later deadline is looked at when the earlier one has come.
+            if deadline < alarm.deadline().into_std() {
+                alarm.as_mut().reset(deadline.into());
+            }
+            while alarm.as_mut().poll(cx).is_ready() {
+                if deadline <= now {
+                    break;
+                }
+                alarm.as_mut().reset(deadline.into());
+            }
+            if deadline > now {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// The connection ends although its exchange has not: that must not look like the end of the answer.
+    fn cut(&self, connection: &Connection<TcpStream, Line>) -> Poll<()> {
+        if connection.session.is_busy() {
+            wire::reset_on_close(&connection.client);
+            self.cut.fetch_add(1, Ordering::AcqRel);
+        }
+        Poll::Ready(())
+    }
+
+    /// Whether a connection that nobody uses can be used.
+    fn is_quiet(&self, line: &Line, now: Instant) -> bool {
+        let heard = wire::listen_in(&line.stream);
+        if heard == Heard::Bytes
+            && let Some(upstream) = self.state.upstreams.all().get(line.upstream.0)
+        {
+            upstream.distrust(now);
+        }
+        heard == Heard::Nothing
+    }
+
+    fn complain_of_shortage(&self, error: &io::Error, now: Instant) {
+        if self.shortage.lock().may_log(now) {
+            super::complain_of_shortage(error);
+        }
+    }
+}
+
+/// Whether a client that is not being read from has reset its connection. Asks to be woken when it has
+/// something to read, or an end; an orderly end is no failure.
+fn client_has_failed(connection: &mut Connection<TcpStream, Line>, cx: &mut Context<'_>) -> bool {
+    let is_ready = connection.client.poll_read_ready(cx).is_ready();
+    let failed = is_ready && connection.client.take_error().is_ok_and(|error| error.is_some());
+    if failed {
+        connection.session.failed(Side::Client, Direction::Read);
+    }
+    failed
+}
+
+/// What a turn does on behalf of one task.
+struct Hand<'a, 'b> {
+    hub: &'a Hub,
+    cx: &'a mut Context<'b>,
+}
+
+impl Hand<'_, '_> {
+    fn read_some(&mut self, stream: &mut TcpStream, into: &mut [u8]) -> io::Result<usize> {
+        let mut buffer = ReadBuf::new(into);
+        match Pin::new(stream).poll_read(self.cx, &mut buffer) {
+            Poll::Ready(Ok(())) => Ok(buffer.filled().len()),
+            Poll::Ready(Err(error)) => Err(error),
+            Poll::Pending => Err(ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    fn write_some(&mut self, stream: &mut TcpStream, bytes: &[u8]) -> io::Result<usize> {
+        match Pin::new(stream).poll_write(self.cx, bytes) {
+            Poll::Ready(result) => result,
+            Poll::Pending => Err(ErrorKind::WouldBlock.into()),
+        }
+    }
+}
+
+impl Hands for Hand<'_, '_> {
+    type Client = TcpStream;
+    type Line = Line;
+
+    fn read_client(&mut self, client: &mut TcpStream, into: &mut [u8]) -> io::Result<usize> {
+        self.read_some(client, into)
+    }
+
+    fn write_client(&mut self, client: &mut TcpStream, bytes: &[u8]) -> io::Result<usize> {
+        self.write_some(client, bytes)
+    }
+
+    fn shut_down_client(&mut self, client: &mut TcpStream) -> io::Result<()> {
+        Ok(rustix::net::shutdown(client, Shutdown::Write)?)
+    }
+
+    fn reset_client(&mut self, client: &mut TcpStream) {
+        wire::reset_on_close(client);
+    }
+
+    fn read(&mut self, line: &mut Line, into: &mut [u8]) -> io::Result<usize> {
+        self.read_some(&mut line.stream, into)
+    }
+
+    fn write(&mut self, line: &mut Line, bytes: &[u8]) -> io::Result<usize> {
+        self.write_some(&mut line.stream, bytes)
+    }
+
+    fn shut_down(&mut self, line: &mut Line) -> io::Result<()> {
+        Ok(rustix::net::shutdown(&line.stream, Shutdown::Write)?)
+    }
+
+    fn take_idle(&mut self, id: UpstreamId, now: Instant) -> Option<Line> {
+        // Every look takes one out, so it ends.
+        loop {
+            let line = self.hub.idle.take(id, now, |_| ())?;
+            if self.hub.is_quiet(&line, now) {
+                return Some(line);
+            }
+        }
+    }
+
+    fn dial(&mut self, upstream: UpstreamId, address: SocketAddr) -> io::Result<(Line, bool)> {
+        let (stream, is_connected) = wire::connect(address)?;
+        Ok((Line { stream: TcpStream::from_std(stream)?, upstream }, is_connected))
+    }
+
+    fn dialled(&mut self, line: &mut Line) -> Option<io::Result<()>> {
+        match line.stream.poll_write_ready(self.cx) {
+            Poll::Ready(_) => wire::connect_result(&line.stream),
+            Poll::Pending => None,
+        }
+    }
+
+    fn keep(&mut self, line: Line, now: Instant) {
+        if self.hub.is_quiet(&line, now) {
+            drop(self.hub.idle.put(line.upstream, now, line, |_| ()));
+        }
+    }
+
+    fn complain_of_shortage(&mut self, error: &io::Error, now: Instant) {
+        self.hub.complain_of_shortage(error, now);
+    }
+}
