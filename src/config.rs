@@ -83,7 +83,7 @@ pub struct Limits {
     pub fields: usize,
     /// Bytes of a request body; more is answered 413. `None` is unlimited.
     pub body: Option<u64>,
-    /// Client connections open at a time; `None` is four fifths of the descriptor limit.
+    /// Client connections open at a time; `None` is four fifths of the descriptor limit less 32.
     pub connections: Option<usize>,
     /// What happens to one more.
     pub when_full: WhenFull,

@@ -48,6 +48,8 @@ use crate::resolve::{ResolveThread, resolve};
 use crate::state::ProxyState;
 use crate::upstream::Upstreams;
 
+/// Descriptors that the program itself needs: listener, waiting room, probes and the like.
+const OWN_DESCRIPTORS: usize = 32;
 /// Descriptors that are counted on where the system sets no limit.
 const UNLIMITED: u64 = 1 << 20;
 
@@ -171,7 +173,11 @@ impl Builder {
         let address = listener.local_addr().map_err(bind)?;
 
         let descriptors = raise_descriptor_limit();
-        let most = config.limits.connections.unwrap_or(descriptors / 5 * 4).max(1);
+        let most = config
+            .limits
+            .connections
+            .unwrap_or(descriptors.saturating_sub(OWN_DESCRIPTORS) / 5 * 4)
+            .max(1);
         config.limits.connections = Some(most);
         let gate = Gate::new(most);
         let places = Gate::places(most);

@@ -5,6 +5,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -23,7 +24,9 @@ const BACKLOG: i32 = 4096;
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
 /// How often the loop looks whether it is to stop while it waits for a connection to end.
 const FULL_LOOK: Duration = Duration::from_millis(100);
-/// How long one knock at our own door may take.
+/// How long the thread that accepts has to hear a knock at our own door.
+const KNOCK_PAUSE: Duration = Duration::from_millis(100);
+/// How long one knock may take.
 const KNOCK_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Listens on `address`.
@@ -44,6 +47,8 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 pub struct Acceptor {
     thread: Option<JoinHandle<()>>,
     stopping: Arc<Lock<Option<Instant>>>,
+    /// Whether the thread has seen that it is to stop.
+    is_woken: Arc<AtomicBool>,
     address: SocketAddr,
 }
 
@@ -61,22 +66,33 @@ impl Acceptor {
     ) -> io::Result<Self> {
         let address = listener.local_addr()?;
         let stopping = Arc::new(Lock::new(None));
-        let accepting = Accepting { listener, gate, when_full, stopping: stopping.clone() };
+        let is_woken = Arc::new(AtomicBool::new(false));
+        let accepting = Accepting {
+            listener,
+            gate,
+            when_full,
+            stopping: stopping.clone(),
+            is_woken: is_woken.clone(),
+        };
         let thread = thread::Builder::new()
             .name("accept".to_string())
             .spawn(move || accepting.run(admit))?;
-        Ok(Acceptor { thread: Some(thread), stopping, address })
+        Ok(Acceptor { thread: Some(thread), stopping, is_woken, address })
     }
 
     /// Takes what has already connected, until `until` at the latest, and stops listening.
     pub fn stop(&mut self, until: Instant) {
         let Some(thread) = self.thread.take() else { return };
         *self.stopping.lock() = Some(until);
-        // A blocking accept is woken by a connection. It may also find one by itself.
+        // A blocking accept is woken by a connection: ours, or another one. One knock is nearly always
+        // enough; more would only stand in the queue before real clients.
+        let mut next_knock = Instant::now();
         while !thread.is_finished() {
-            if TcpStream::connect_timeout(&own_door(self.address), KNOCK_TIMEOUT).is_err() {
-                thread::sleep(Duration::from_millis(1));
+            if !self.is_woken.load(Ordering::Acquire) && Instant::now() >= next_knock {
+                drop(TcpStream::connect_timeout(&own_door(self.address), KNOCK_TIMEOUT));
+                next_knock = Instant::now() + KNOCK_PAUSE;
             }
+            thread::sleep(Duration::from_millis(1));
         }
         // A panic was printed where it happened.
         let _ = thread.join();
@@ -104,6 +120,7 @@ struct Accepting {
     gate: Arc<Gate>,
     when_full: WhenFull,
     stopping: Arc<Lock<Option<Instant>>>,
+    is_woken: Arc<AtomicBool>,
 }
 
 impl Accepting {
@@ -113,10 +130,17 @@ impl Accepting {
             let to_be_told = self.when_full == WhenFull::Refuse;
             if !self.gate.wait_for_room(to_be_told, Duration::ZERO) {
                 if seldom.may_log(Instant::now()) {
-                    log::warn!("as many connections are open as --max-connections allows");
+                    log::warn!(
+                        "as many connections are open as --max-connections allows; new ones wait"
+                    );
                 }
                 self.gate.wait_for_room(to_be_told, FULL_LOOK);
                 continue;
+            }
+            if to_be_told && self.gate.is_full() && seldom.may_log(Instant::now()) {
+                log::warn!(
+                    "as many connections are open as --max-connections allows; new ones get 503"
+                );
             }
             if let Err(error) = self.take_one(&admit)
                 && seldom.may_log(Instant::now())
@@ -127,6 +151,7 @@ impl Accepting {
                 );
             }
         }
+        self.is_woken.store(true, Ordering::Release);
         self.empty_the_queue(&admit);
     }
 

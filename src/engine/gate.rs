@@ -38,6 +38,11 @@ impl Gate {
         Some((Pass(self.clone()), *open > self.most))
     }
 
+    /// Whether as many are open as are served.
+    pub fn is_full(&self) -> bool {
+        *self.lock() >= self.most
+    }
+
     /// Waits until a connection can be served, or at least told that it can't if `to_be_told`, for
     /// `patience` at most. Returns whether one can.
     pub fn wait_for_room(&self, to_be_told: bool, patience: Duration) -> bool {

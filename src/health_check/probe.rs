@@ -43,7 +43,7 @@ impl Outcome {
         match *self {
             Outcome::Status(status) if passing.contains(status) => Some(Seen::ProbePassed),
             Outcome::Status(status) => Some(Seen::BadStatus(status)),
-            Outcome::Broken => Some(Seen::Broken),
+            Outcome::Broken => Some(Seen::ProbeUnanswered),
             Outcome::NoConnection => Some(Seen::NoConnection),
             Outcome::OwnShortage(_) => None,
         }
@@ -202,7 +202,7 @@ mod tests {
             (Outcome::Status(204), Some(Seen::ProbePassed)),
             (Outcome::Status(404), Some(Seen::ProbePassed)),
             (Outcome::Status(500), Some(Seen::BadStatus(500))),
-            (Outcome::Broken, Some(Seen::Broken)),
+            (Outcome::Broken, Some(Seen::ProbeUnanswered)),
             (Outcome::NoConnection, Some(Seen::NoConnection)),
             (Outcome::OwnShortage(io::Error::from_raw_os_error(24)), None),
         ] {

@@ -61,7 +61,12 @@ impl From<Fault> for Reject {
 
 impl From<Fault> for BadResponse {
     fn from(fault: Fault) -> Self {
-        BadResponse(fault.text())
+        BadResponse(match fault {
+            Fault::Syntax(why) => why,
+            Fault::LineTooLong => "the response's first line is too long",
+            Fault::HeadTooLong => "the response's head is too long",
+            Fault::TooManyFields => "the response's head has too many fields",
+        })
     }
 }
 

@@ -13,6 +13,9 @@ use crate::http1::Reject;
 /// How long an idle client may still begin a request once a drain has begun: one that was on its way.
 const DRAIN_GRACE: Duration = Duration::from_millis(300);
 
+/// How long a request waits for descriptors, ports or memory before it asks again.
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
+
 /// What is waited for.
 ///
 /// | waits for  | since                         | when it is over                                      |
@@ -20,6 +23,7 @@ const DRAIN_GRACE: Duration = Duration::from_millis(300);
 /// | `Idle`     | the last exchange             | closed without a word                                |
 /// | `Grace`    | the drain began               | closed without a word                                |
 /// | `Head`     | its first byte                | 408                                                  |
+/// | `Shortage` | we were short of descriptors  | the connect is tried again; 503 after the time of one |
 /// | `Connect`  | the connect was asked for     | the next address, then the next upstream             |
 /// | `Response` | the request was out           | 504                                                  |
 /// | `Progress` | the last byte moved           | 408 or 504, whoever stalls; abort if answered        |
@@ -31,6 +35,7 @@ pub enum Timeout {
     Idle,
     Grace,
     Head,
+    Shortage,
     Connect,
     Response,
     Progress,
@@ -50,6 +55,7 @@ impl Session {
             Timeout::Idle => self.since + timeouts.idle,
             Timeout::Grace => self.since + DRAIN_GRACE,
             Timeout::Head => self.since + timeouts.head,
+            Timeout::Shortage => self.since + SHORTAGE_PAUSE,
             Timeout::Connect => self.since + timeouts.connect,
             Timeout::Response => self.since + timeouts.response,
             Timeout::Progress => last_moved + timeouts.progress,
@@ -85,6 +91,7 @@ impl Session {
         match (&self.request_leg, &self.response_leg) {
             (RequestLeg::Tunnel, _) => Timeout::Tunnel,
             (_, ResponseLeg::Head(_)) if self.link == Link::Connecting => Timeout::Connect,
+            (_, ResponseLeg::Head(_)) if self.link == Link::Short => Timeout::Shortage,
             (RequestLeg::Body(_), ResponseLeg::Head(_))
                 if !exchange.awaits_continue && !self.upstream.deaf =>
             {
@@ -104,6 +111,7 @@ impl Session {
             Timeout::Head => {
                 self.refuse_head(Reject::with(408, "the request head took too long"), now);
             }
+            Timeout::Shortage => self.connect_again(now),
             Timeout::Connect => {
                 self.connect_timed_out(now);
             }
@@ -128,7 +136,12 @@ impl Session {
         } else {
             // If it is the client that does not read, there is no use in waiting for it once more.
             let client_reads = self.client.output.is_empty();
-            self.abort("the transfer stalled", now);
+            let why = if client_reads {
+                "the upstream stopped sending"
+            } else {
+                "the client stopped reading"
+            };
+            self.abort(why, now);
             if !client_reads {
                 self.phase = Phase::Closed { abort: true };
             }

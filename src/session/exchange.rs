@@ -77,6 +77,10 @@ pub(super) struct Exchange {
     pub response: Option<Response>,
     /// The status that the client gets; 0 before it is known.
     pub status: u16,
+    /// What went wrong with the upstream that was tried last.
+    pub last_failure: &'static str,
+    /// Since when our own shortage keeps it from a connection.
+    pub short_since: Option<Instant>,
     /// Why we answered ourselves.
     pub why: &'static str,
     /// Whether the client's connection will be used again.
@@ -105,6 +109,8 @@ impl Exchange {
             response: None,
             status: 0,
             why: "",
+            last_failure: "",
+            short_since: None,
             persists: false,
             sent_to_client: 0,
             request_bytes: 0,

@@ -150,8 +150,12 @@ impl Port {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Link {
     None,
+    /// Our own shortage has prevented the connect; it will be tried again.
+    Short,
     Connecting,
-    Open { reused: bool },
+    Open {
+        reused: bool,
+    },
 }
 
 /// Where the session stands with its client connection.

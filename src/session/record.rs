@@ -56,7 +56,7 @@ impl fmt::Display for Record {
         match self.outcome {
             Outcome::Finished => (),
             Outcome::Aborted => write!(f, " aborted")?,
-            Outcome::ClientGone => write!(f, " client gone")?,
+            Outcome::ClientGone => write!(f, " unfinished")?,
         }
         if self.why.is_empty() { Ok(()) } else { write!(f, ": {}", self.why) }
     }

@@ -211,7 +211,6 @@ impl Session {
     /// Chooses an upstream that was not tried, or answers that there is none.
     pub(super) fn choose(&mut self, now: Instant) {
         let Some(exchange) = &mut self.exchange else { return };
-        exchange.choice = None;
         if let Some(choice) = self.state.upstreams.pick(&exchange.tried, now) {
             exchange.attempts += 1;
             exchange.addresses_timed_out = 0;
@@ -219,7 +218,8 @@ impl Session {
             return self.attempt(choice, pooled, now);
         }
         if exchange.attempts > 0 {
-            self.answer(Reject::with(502, "no upstream could be reached"), None);
+            let why = exchange.last_failure;
+            self.answer(Reject::with(502, why), None);
         } else {
             let wait = self.state.config.health.interval.unwrap_or(TRIAL_INTERVAL);
             let reject = Reject::with(503, "no upstream is up");
@@ -251,14 +251,37 @@ impl Session {
     /// There is no connection to the upstream that was chosen.
     pub(super) fn no_connection(&mut self, why: ConnectFailure, now: Instant) {
         match why {
-            ConnectFailure::Remote(_) => {
-                self.observe(Seen::NoConnection, now);
+            ConnectFailure::Remote(kind) => {
+                let timed_out = kind == ErrorKind::TimedOut;
+                self.observe(
+                    if timed_out { Seen::ConnectTimedOut } else { Seen::NoConnection },
+                    now,
+                );
                 self.retry_or_give_up(Failure::Connect, false, now);
             }
-            ConnectFailure::Local(_) => {
-                let reject = Reject::with(503, "out of descriptors, ports or memory");
-                self.answer(reject, Some(RETRY_AFTER_SHORTAGE));
-            }
+            ConnectFailure::Local(_) => self.wait_for_resources(now),
+        }
+    }
+
+    /// We are short of descriptors, ports or memory, which says nothing about the upstream. Others will
+    /// give some back, so the request waits, for as long as a connect may take.
+    fn wait_for_resources(&mut self, now: Instant) {
+        let patience = self.state.config.timeouts.connect;
+        let Some(exchange) = &mut self.exchange else { return };
+        if now < *exchange.short_since.get_or_insert(now) + patience {
+            self.link = Link::Short;
+        } else {
+            let reject = Reject::with(503, "out of descriptors, ports or memory");
+            self.answer(reject, Some(RETRY_AFTER_SHORTAGE));
+        }
+    }
+
+    /// Asks once more for the connection that our own shortage has prevented.
+    pub(super) fn connect_again(&mut self, now: Instant) {
+        self.link = Link::None;
+        if let Some(choice) = self.exchange.as_mut().and_then(|exchange| exchange.choice.take()) {
+            let pooled = choice.upstream().may_reuse(now);
+            self.attempt(choice, pooled, now);
         }
     }
 
@@ -297,6 +320,7 @@ impl Session {
             }
             Verdict::RetryOther => {
                 self.state.tally.retried.add_one();
+                exchange.last_failure = failure.text();
                 exchange.tried.extend(exchange.choice.as_ref().map(|c| c.upstream().id()));
                 self.choose(now);
             }

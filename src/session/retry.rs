@@ -64,10 +64,10 @@ pub fn decide(attempt: &Attempt, failure: Failure, budget: &Budget, now: Instant
     if attempt.answered {
         return Verdict::Abort;
     }
-    let gave_up = Verdict::Answer(Reject::with(502, give_up_text(failure)));
+    let gave_up = Verdict::Answer(Reject::with(502, failure.text()));
     match failure {
         Failure::Late => {
-            return Verdict::Answer(Reject::with(504, "the upstream did not answer in time"));
+            return Verdict::Answer(Reject::with(504, failure.text()));
         }
         Failure::Malformed(_) => return gave_up,
         Failure::Connect if attempt.attempts_left => return Verdict::RetryOther,
@@ -88,12 +88,15 @@ pub fn decide(attempt: &Attempt, failure: Failure, budget: &Budget, now: Instant
     }
 }
 
-fn give_up_text(failure: Failure) -> &'static str {
-    match failure {
-        Failure::Connect => "no upstream could be connected to",
-        Failure::Lost => "the upstream broke off the connection",
-        Failure::Malformed(why) => why,
-        Failure::Late => "the upstream did not answer in time",
+impl Failure {
+    /// What is answered, and logged, when nothing more can be done.
+    pub fn text(self) -> &'static str {
+        match self {
+            Failure::Connect => "the upstream could not be connected to",
+            Failure::Lost => "the upstream broke off the connection without an answer",
+            Failure::Malformed(why) => why,
+            Failure::Late => "the upstream did not answer in time",
+        }
     }
 }
 

@@ -17,10 +17,14 @@ pub enum Seen {
     TrialServed,
     /// A probe got this failing status.
     BadStatus(u16),
-    /// A connection was lost after it had been made: perhaps one bad request, so it only counts.
+    /// A probe was connected and got no answer, or none that is HTTP.
+    ProbeUnanswered,
+    /// A connection of a real request was lost after it had been made: perhaps one bad request, so it only counts.
     Broken,
-    /// A connection was refused, or not made in time, by the other side.
+    /// A connection was refused, or could not be made, by the other side.
     NoConnection,
+    /// A connection was not made in time.
+    ConnectTimedOut,
 }
 
 /// How many observations in a row turn the state. Both at least 1; the unit is observations.
@@ -71,9 +75,9 @@ impl Health {
     /// | `ProbePassed`  | forget earlier bad ones                 | `rise` in a row restore  |
     /// | `Served`       | forget losses                           | –                        |
     /// | `TrialServed`  | forget losses                           | restores at once         |
-    /// | `BadStatus`    | `fall` bad ones, of either kind, eject  | forget earlier good ones |
-    /// | `Broken`       | `fall` bad ones, of either kind, eject  | forget earlier good ones |
-    /// | `NoConnection` | ejects at once                          | forget earlier good ones |
+    /// | `BadStatus`, `ProbeUnanswered` | `fall` bad ones, of any kind, eject | forget earlier good ones |
+    /// | `Broken`       | `fall` bad ones, of any kind, eject     | forget earlier good ones |
+    /// | `NoConnection`, `ConnectTimedOut` | ejects at once       | forget earlier good ones |
     ///
     /// `NoConnection` ejects whatever `fall` says: the next request would meet the same closed door.
     /// `TrialServed` restores whatever `rise` says: without probes nobody else would look again soon.
@@ -85,15 +89,17 @@ impl Health {
                 self.good_probes += u32::from(self.ejected);
             }
             Seen::Served | Seen::TrialServed => self.losses = 0,
-            Seen::BadStatus(_) => self.bad_probes = self.bad_probes.saturating_add(1),
+            Seen::BadStatus(_) | Seen::ProbeUnanswered => {
+                self.bad_probes = self.bad_probes.saturating_add(1);
+            }
             Seen::Broken => self.losses = self.losses.saturating_add(1),
-            Seen::NoConnection => (),
+            Seen::NoConnection | Seen::ConnectTimedOut => (),
         }
-        if matches!(seen, Seen::BadStatus(_) | Seen::Broken | Seen::NoConnection) {
+        if !matches!(seen, Seen::ProbePassed | Seen::Served | Seen::TrialServed) {
             self.good_probes = 0;
         }
         let turns = match (self.ejected, seen) {
-            (false, Seen::NoConnection) => true,
+            (false, Seen::NoConnection | Seen::ConnectTimedOut) => true,
             (false, _) => self.bad_probes.saturating_add(self.losses) >= rules.fall,
             (true, Seen::TrialServed) => true,
             (true, _) => self.good_probes >= rules.rise,
@@ -112,8 +118,10 @@ impl fmt::Display for Seen {
             Seen::Served => write!(f, "it answered a request"),
             Seen::TrialServed => write!(f, "it answered a trial request"),
             Seen::BadStatus(status) => write!(f, "a probe got status {status}"),
-            Seen::Broken => write!(f, "it broke off a connection"),
-            Seen::NoConnection => write!(f, "no connection could be made"),
+            Seen::ProbeUnanswered => write!(f, "a probe got no HTTP answer in time"),
+            Seen::Broken => write!(f, "it broke off connections without an answer"),
+            Seen::NoConnection => write!(f, "it refuses connections"),
+            Seen::ConnectTimedOut => write!(f, "no connection was made in time"),
         }
     }
 }

@@ -25,6 +25,9 @@ pub const TRIAL_INTERVAL: Duration = Duration::from_secs(10);
 /// Longer than any of them may be idle, so that none of those made before is ever used again.
 pub const DISTRUST: Duration = Duration::from_secs(120);
 
+/// The least time between two warnings of the same kind about one upstream.
+const WARNING_PAUSE: Duration = Duration::from_secs(60);
+
 /// Names one upstream; its place in the order in which they were given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UpstreamId(pub usize);
@@ -54,6 +57,8 @@ struct Condition {
     trial_at: Option<Instant>,
     /// Until when its connections are not used again.
     distrusted_until: Option<Instant>,
+    /// When it was last said that it breaks off connections and is not ejected.
+    warned_at: Option<Instant>,
 }
 
 impl Upstream {
@@ -119,6 +124,20 @@ impl Upstream {
             log::warn!(
                 "upstream {} sent bytes that belong to no response; for {DISTRUST:?} each request \
                  gets a connection of its own",
+                self.name
+            );
+        }
+    }
+
+    /// Says once in a while that it loses requests, and stays.
+    fn warn_of_losses(&self, now: Instant) {
+        let mut condition = self.condition.lock();
+        let is_due = condition.warned_at.is_none_or(|at| now >= at + WARNING_PAUSE);
+        if is_due {
+            condition.warned_at = Some(now);
+            log::warn!(
+                "upstream {} breaks off connections without an answer; it is the last one live, so \
+                 it is not ejected",
                 self.name
             );
         }
@@ -306,7 +325,8 @@ impl Upstreams {
             return;
         }
         if seen == Seen::Broken && self.live().len() <= 1 {
-            return; // perhaps it is the request's fault, and there is nobody else
+            // Perhaps it is the requests' fault, and there is nobody else.
+            return upstream.warn_of_losses(now);
         }
         let change = {
             let mut condition = upstream.condition.lock();
@@ -323,7 +343,8 @@ impl Upstreams {
         let of = self.all.len();
         match change {
             Change::Ejected(why) => {
-                log::warn!("upstream {} ejected: {why}; {live} of {of} live", upstream.name);
+                let rest = if live == 0 && self.fail_open { "; all are tried" } else { "" };
+                log::warn!("upstream {} ejected: {why}; {live} of {of} live{rest}", upstream.name);
             }
             Change::Restored(why) => {
                 log::info!("upstream {} restored: {why}; {live} of {of} live", upstream.name);

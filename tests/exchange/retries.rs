@@ -1,5 +1,7 @@
 //! What is sent again, and what never is: each row of the table above `retry::decide`.
 
+use std::time::Duration;
+
 use crate::script::Source;
 use balancebeam::session::Side;
 
@@ -93,9 +95,32 @@ fn attempts_have_a_limit() {
 }
 
 #[test]
-fn our_own_shortage_is_503_and_ejects_nobody() {
+fn our_own_shortage_that_passes_costs_only_time() {
     script_with(2, |_| ())
         .client_sends(GET)
+        .connects(0, Source::Pooled)
+        .out_of_descriptors()
+        .after_ms(50)
+        .connects(0, Source::Pooled)
+        .out_of_descriptors()
+        .after_ms(50)
+        .connects(0, Source::Pooled)
+        .connected_reused()
+        .upstream_sees(get())
+        .live(2)
+        .replay();
+}
+
+#[test]
+fn our_own_shortage_that_lasts_is_503_and_ejects_nobody() {
+    script_with(2, |config| config.timeouts.connect = Duration::from_millis(80))
+        .client_sends(GET)
+        .connects(0, Source::Pooled)
+        .out_of_descriptors()
+        .after_ms(50)
+        .connects(0, Source::Pooled)
+        .out_of_descriptors()
+        .after_ms(50)
         .connects(0, Source::Pooled)
         .out_of_descriptors()
         .client_sees_answer_with(503, true, "\r\nRetry-After: 1")

@@ -44,6 +44,8 @@ pub struct Client {
     conn_end_was_told: bool,
     conn_was_written: bool,
     connecting: Option<(usize, bool)>,
+    /// The last connect was prevented by a shortage.
+    was_short: bool,
     /// Connections asked for, and written to, by exchange.
     connects: Vec<usize>,
     written: Vec<usize>,
@@ -111,6 +113,7 @@ fn client(
         conn_end_was_told: false,
         conn_was_written: false,
         connecting: None,
+        was_short: false,
         connects: vec![0; count + 1],
         written: vec![0; count + 1],
         reports: 0,
@@ -234,7 +237,10 @@ impl Simulation {
                 }
                 Next::Connect { to, pooled } => {
                     let exchange = client.reports;
-                    client.connects[exchange] += 1;
+                    // A connect that our own shortage has prevented is not made.
+                    if !std::mem::take(&mut client.was_short) {
+                        client.connects[exchange] += 1;
+                    }
                     let most = self.state.config.retry.attempts;
                     // Each upstream may cost two: a dead idle connection is followed by a fresh one.
                     assert!(client.connects[exchange] <= 2 * most, "too many attempts");
@@ -281,6 +287,7 @@ impl Simulation {
             }
             3 if self.draws.percent(30) => {
                 client.session.connect_failed(ConnectFailure::Local(ErrorKind::Other), self.now);
+                client.was_short = true;
             }
             4..=6 => client.connecting = Some((upstream, true)),
             _ => {
