@@ -175,7 +175,7 @@ struct LimitFlags {
     #[arg(long, value_name = "SIZE", hide_short_help = true, value_parser = size(0..=u64::MAX),
           default_value_t = Size(Limits::default().body.unwrap_or(0)))]
     max_body: Size,
-    /// Client connections open at a time [default: four fifths of the descriptor limit]
+    /// Client connections open at a time [default: four fifths of the descriptor limit, less 32]
     #[arg(long, value_name = "N", hide_short_help = true,
           value_parser = whole::<usize>(1..=10 * MILLION))]
     max_connections: Option<usize>,
