@@ -5,6 +5,7 @@ mod support;
 use std::net::TcpStream;
 use std::time::Duration;
 
+use balancebeam::config::EngineKind;
 use balancebeam::{Drained, Server};
 use support::echo::Echo;
 use support::until;
@@ -83,4 +84,20 @@ fn several_balancers_run_in_one_process() {
 fn a_builder_without_an_upstream_says_so() {
     let error = Server::builder().start().err().expect("nothing to balance");
     assert!(error.to_string().contains("upstream"), "{error}");
+}
+
+#[test]
+fn a_server_may_be_stopped_and_dropped_within_an_async_runtime() {
+    for engine in [EngineKind::Threads, EngineKind::Async] {
+        let echo = Echo::start();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let start = || {
+                let builder = Server::builder().upstream(echo.address());
+                builder.configure(|config| config.engine = engine).start().unwrap()
+            };
+            assert_eq!(start().stop().cut, 0);
+            drop(start());
+        });
+    }
 }

@@ -4,12 +4,13 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use rustix::net::SocketFlags;
+use rustix::net::{Shutdown, SocketFlags};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::gate::{Gate, Pass};
@@ -50,6 +51,10 @@ pub struct Acceptor {
     /// Whether the thread has seen that it is to stop.
     is_woken: Arc<AtomicBool>,
     address: SocketAddr,
+    /// Closed when both this and the thread have let go of it.
+    listener: Option<Arc<TcpListener>>,
+    /// A descriptor that is given back before the knock, which needs one.
+    reserve: Option<OwnedFd>,
 }
 
 /// What is done with a connection; the last argument says whether it is to be turned away.
@@ -67,8 +72,10 @@ impl Acceptor {
         let address = listener.local_addr()?;
         let stopping = Arc::new(Lock::new(None));
         let is_woken = Arc::new(AtomicBool::new(false));
+        let listener = Arc::new(listener);
+        let reserve = Some(listener.as_fd().try_clone_to_owned()?);
         let accepting = Accepting {
-            listener,
+            listener: listener.clone(),
             gate,
             when_full,
             stopping: stopping.clone(),
@@ -77,20 +84,34 @@ impl Acceptor {
         let thread = thread::Builder::new()
             .name("accept".to_string())
             .spawn(move || accepting.run(admit))?;
-        Ok(Acceptor { thread: Some(thread), stopping, is_woken, address })
+        Ok(Acceptor {
+            thread: Some(thread),
+            stopping,
+            is_woken,
+            address,
+            listener: Some(listener),
+            reserve,
+        })
     }
 
     /// Takes what has already connected, until `until` at the latest, and stops listening.
     pub fn stop(&mut self, until: Instant) {
-        let Some(thread) = self.thread.take() else { return };
+        let (Some(thread), Some(listener)) = (self.thread.take(), self.listener.take()) else {
+            return;
+        };
         *self.stopping.lock() = Some(until);
         // A blocking accept is woken by a connection: ours, or another one. One knock is nearly always
         // enough; more would only stand in the queue before real clients.
+        drop(self.reserve.take());
         let mut next_knock = Instant::now();
         while !thread.is_finished() {
-            if !self.is_woken.load(Ordering::Acquire) && Instant::now() >= next_knock {
+            let now = Instant::now();
+            if now >= until {
+                // Nobody hears us. This resets what is in the queue, and wakes for certain.
+                let _ = rustix::net::shutdown(&*listener, Shutdown::Both);
+            } else if !self.is_woken.load(Ordering::Acquire) && now >= next_knock {
                 drop(TcpStream::connect_timeout(&own_door(self.address), KNOCK_TIMEOUT));
-                next_knock = Instant::now() + KNOCK_PAUSE;
+                next_knock = now + KNOCK_PAUSE;
             }
             thread::sleep(Duration::from_millis(1));
         }
@@ -116,7 +137,7 @@ fn own_door(address: SocketAddr) -> SocketAddr {
 }
 
 struct Accepting {
-    listener: TcpListener,
+    listener: Arc<TcpListener>,
     gate: Arc<Gate>,
     when_full: WhenFull,
     stopping: Arc<Lock<Option<Instant>>>,
@@ -161,7 +182,12 @@ impl Accepting {
             return log::error!("cannot empty the accept queue: {error}");
         }
         let until = self.stopping.lock().unwrap_or_else(Instant::now);
+        let to_be_told = self.when_full == WhenFull::Refuse;
         while Instant::now() < until {
+            let left = until.saturating_duration_since(Instant::now());
+            if !self.gate.wait_for_room(to_be_told, left) {
+                return;
+            }
             match self.take_one(admit) {
                 Ok(true) => (),
                 Ok(false) => return,

@@ -50,7 +50,7 @@ pub trait Hands {
     /// Keeps a connection for the next request. One that is dropped instead is closed.
     fn keep(&mut self, line: Self::Line, now: Instant);
     /// Says once in a while that the system refuses what is needed.
-    fn complain_of_shortage(&mut self, error: &io::Error, now: Instant);
+    fn complain_of_shortage(&mut self, id: UpstreamId, error: &io::Error, now: Instant);
 }
 
 /// A client's connection, its session, and the upstream connection it uses.
@@ -79,11 +79,13 @@ pub struct Walk {
     addresses: Arc<[SocketAddr]>,
     first: usize,
     tried: usize,
+    /// What it failed with so far.
+    failure: Option<ConnectFailure>,
 }
 
 impl Walk {
     fn new(to: Arc<Upstream>) -> Self {
-        Walk { addresses: to.addresses(), first: to.first_address(), to, tried: 0 }
+        Walk { addresses: to.addresses(), first: to.first_address(), to, tried: 0, failure: None }
     }
 
     fn next(&mut self) -> Option<SocketAddr> {
@@ -92,6 +94,18 @@ impl Walk {
         }
         self.tried += 1;
         Some(self.addresses[self.index()])
+    }
+
+    /// The address that was tried last has failed. If it was by its own fault, that is what the walk
+    /// failed with, whatever the others lack, and the next connect begins behind it.
+    fn failed<H: Hands>(&mut self, hands: &mut H, error: &io::Error, now: Instant) {
+        if !shortage::is_own(error) {
+            self.to.skip_address(self.index());
+            self.failure = Some(ConnectFailure::Remote(error.kind()));
+            return;
+        }
+        hands.complain_of_shortage(self.to.id(), error, now);
+        self.failure.get_or_insert(ConnectFailure::Local(error.kind()));
     }
 
     /// The index of the address that was tried last.
@@ -165,9 +179,7 @@ impl<C, L> Connection<C, L> {
                     let result = hands.read(line, session.space(Side::Upstream));
                     moved.add(received(session, Side::Upstream, result, now));
                 }
-                // What was read may be its end: a byte written now might make it impossible to send the
-                // request again.
-                if wants.upstream_write && moved.0.is_none() {
+                if wants.upstream_write && !(wants.look_first && moved.0.is_some()) {
                     let result = hands.write(line, session.output(Side::Upstream));
                     moved.add(sent(session, Side::Upstream, result, now));
                 }
@@ -208,19 +220,15 @@ impl<C, L> Connection<C, L> {
                 self.upstream = Attached::Open(line);
                 self.session.connected(true, now);
             }
-            None => {
-                let no_address = ConnectFailure::Remote(ErrorKind::NotFound);
-                self.walk_on(hands, Walk::new(to), no_address, now);
-            }
+            None => self.walk_on(hands, Walk::new(to), now),
         }
     }
 
-    /// Tries the next address that is left; `failure` is what the last one said.
+    /// Tries the next address that is left.
     fn walk_on<H: Hands<Client = C, Line = L>>(
         &mut self,
         hands: &mut H,
         mut walk: Walk,
-        mut failure: ConnectFailure,
         now: Instant,
     ) {
         while let Some(address) = walk.next() {
@@ -233,9 +241,10 @@ impl<C, L> Connection<C, L> {
                     self.upstream = Attached::Dialling(line, walk);
                     return;
                 }
-                Err(error) => failure = dial_failed(hands, &walk, &error, now),
+                Err(error) => walk.failed(hands, &error, now),
             }
         }
+        let failure = walk.failure.unwrap_or(ConnectFailure::Remote(ErrorKind::NotFound));
         self.session.connect_failed(failure, now);
     }
 
@@ -248,7 +257,7 @@ impl<C, L> Connection<C, L> {
         let Attached::Dialling(line, _) = &mut self.upstream else { return None };
         let result = hands.dialled(line)?;
         let dialling = std::mem::replace(&mut self.upstream, Attached::Nothing);
-        if let Attached::Dialling(line, walk) = dialling {
+        if let Attached::Dialling(line, mut walk) = dialling {
             match result {
                 Ok(()) => {
                     self.upstream = Attached::Open(line);
@@ -256,8 +265,8 @@ impl<C, L> Connection<C, L> {
                 }
                 Err(error) => {
                     drop(line);
-                    let failure = dial_failed(hands, &walk, &error, now);
-                    self.walk_on(hands, walk, failure, now);
+                    walk.failed(hands, &error, now);
+                    self.walk_on(hands, walk, now);
                 }
             }
         }
@@ -278,21 +287,6 @@ impl<C, L> Connection<C, L> {
             Attached::Nothing | Attached::Open(_) => (),
         }
     }
-}
-
-/// Whose fault it was. The next connect begins behind an address that failed by its own.
-fn dial_failed<H: Hands>(
-    hands: &mut H,
-    walk: &Walk,
-    error: &io::Error,
-    now: Instant,
-) -> ConnectFailure {
-    if shortage::is_own(error) {
-        hands.complain_of_shortage(error, now);
-        return ConnectFailure::Local(error.kind());
-    }
-    walk.to.skip_address(walk.index());
-    ConnectFailure::Remote(error.kind())
 }
 
 /// What has happened so far: bytes, perhaps none; `None` if nothing at all.

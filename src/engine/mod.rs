@@ -14,6 +14,8 @@
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 
+use crate::state::ProxyState;
+use crate::upstream::UpstreamId;
 use gate::Pass;
 
 pub mod accept;
@@ -39,9 +41,12 @@ pub trait Engine: Send + Sync {
 }
 
 /// Says that the system refuses what a connection to an upstream needs.
-fn complain_of_shortage(error: &io::Error) {
-    log::warn!(
-        "no connection to an upstream: {error}; raise the limit on open files, or lower \
-         --max-connections"
-    );
+fn complain_of_shortage(state: &ProxyState, id: UpstreamId, error: &io::Error) {
+    let name = state.upstreams.all().get(id.0).map_or("?", |upstream| upstream.name());
+    let remedy = if error.kind() == io::ErrorKind::AddrNotAvailable {
+        "this machine has no address or no free port to reach it from"
+    } else {
+        "raise the limit on open files, or lower --max-connections"
+    };
+    log::warn!("no connection to upstream {name}: {error}; {remedy}");
 }

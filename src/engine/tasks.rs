@@ -34,6 +34,8 @@ use crate::upstream::UpstreamId;
 
 /// How often idle upstream connections are looked through for old ones.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// How often a client that has sent something which is not being read is asked whether it has gone.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long tasks that are told to end may take to do so.
 const END_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -109,7 +111,9 @@ impl Engine for Tasks {
             // Registered here: it belongs to the runtime that the task runs on.
             match TcpStream::from_std(stream) {
                 Ok(stream) => serve(&hub, place, stream, peer, turn_away).await,
-                Err(error) => hub.complain_of_shortage(&error, Instant::now()),
+                Err(error) => {
+                    log::debug!("a connection that was accepted cannot be watched: {error}");
+                }
             }
             if let Some(Place(waker)) = hub.places.get(place) {
                 waker.lock().take();
@@ -138,7 +142,9 @@ impl Engine for Tasks {
         while self.hub.alive.load(Ordering::Acquire) > 0 && Instant::now() < until {
             thread::sleep(Duration::from_millis(1));
         }
-        runtime.shutdown_timeout(END_PATIENCE);
+        // On a thread of its own: whoever stops a server may be within a runtime, where none may block.
+        let ending = thread::spawn(move || runtime.shutdown_timeout(END_PATIENCE));
+        let _ = ending.join();
         self.hub.cut.load(Ordering::Acquire)
     }
 }
@@ -175,6 +181,7 @@ async fn serve(hub: &Hub, place: u32, stream: TcpStream, peer: SocketAddr, turn_
         catch_unwind(turn).unwrap_or_else(|_| {
             log::error!("a session panicked and is lost; the others go on");
             hub.state.tally.panics.add_one();
+            wire::reset_on_close(&connection.client);
             Poll::Ready(())
         })
     })
@@ -199,19 +206,24 @@ impl Hub {
                 }
                 Turn::Wait => (),
             }
-            if client_has_failed(connection, cx) {
+            let client = look_at_client(connection, cx);
+            if client == Client::Failed {
                 continue;
             }
             let Some(deadline) = connection.session.deadline() else { continue };
-            // A later deadline is looked at when the earlier one has come.
-            if deadline < alarm.deadline().into_std() {
-                alarm.as_mut().reset(deadline.into());
+            let wake_at = match client {
+                Client::Unread => deadline.min(now + LOOK_INTERVAL),
+                Client::Quiet | Client::Failed => deadline,
+            };
+            // A later time is looked at when the earlier one has come.
+            if wake_at < alarm.deadline().into_std() {
+                alarm.as_mut().reset(wake_at.into());
             }
             while alarm.as_mut().poll(cx).is_ready() {
                 if deadline <= now {
                     break;
                 }
-                alarm.as_mut().reset(deadline.into());
+                alarm.as_mut().reset(wake_at.into());
             }
             if deadline > now {
                 return Poll::Pending;
@@ -239,22 +251,33 @@ impl Hub {
         heard == Heard::Nothing
     }
 
-    fn complain_of_shortage(&self, error: &io::Error, now: Instant) {
+    fn complain_of_shortage(&self, id: UpstreamId, error: &io::Error, now: Instant) {
         if self.shortage.lock().may_log(now) {
-            super::complain_of_shortage(error);
+            super::complain_of_shortage(&self.state, id, error);
         }
     }
 }
 
-/// Whether a client that is not being read from has reset its connection. Asks to be woken when it has
-/// something to read, or an end; an orderly end is no failure.
-fn client_has_failed(connection: &mut Connection<TcpStream, Line>, cx: &mut Context<'_>) -> bool {
-    let is_ready = connection.client.poll_read_ready(cx).is_ready();
-    let failed = is_ready && connection.client.take_error().is_ok_and(|error| error.is_some());
-    if failed {
-        connection.session.failed(Side::Client, Direction::Read);
+/// What a client does while nothing is asked of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Client {
+    /// Nothing; the task is woken when it does something.
+    Quiet,
+    /// It has sent something, or an end, that is not being read: nothing tells what comes behind that.
+    Unread,
+    /// It has reset its connection.
+    Failed,
+}
+
+fn look_at_client(connection: &mut Connection<TcpStream, Line>, cx: &mut Context<'_>) -> Client {
+    if connection.client.poll_read_ready(cx).is_pending() {
+        return Client::Quiet;
     }
-    failed
+    if connection.client.take_error().is_ok_and(|error| error.is_none()) {
+        return Client::Unread;
+    }
+    connection.session.failed(Side::Client, Direction::Read);
+    Client::Failed
 }
 
 /// What a turn does on behalf of one task.
@@ -341,7 +364,7 @@ impl Hands for Hand<'_, '_> {
         }
     }
 
-    fn complain_of_shortage(&mut self, error: &io::Error, now: Instant) {
-        self.hub.complain_of_shortage(error, now);
+    fn complain_of_shortage(&mut self, id: UpstreamId, error: &io::Error, now: Instant) {
+        self.hub.complain_of_shortage(id, error, now);
     }
 }

@@ -178,7 +178,7 @@ impl Engine for Threads {
         *seat = Some(seated);
         drop(seat);
         if let Err(error) = watched {
-            shared.complain_of_shortage(&error, now);
+            log::debug!("a connection that was accepted cannot be watched: {error}");
             shared.vacate(key);
         } else if must_nudge {
             shared.room.nudge();
@@ -454,9 +454,9 @@ impl Shared {
     }
 
     /// Says once in a while that the system refuses what is needed.
-    fn complain_of_shortage(&self, error: &io::Error, now: Instant) {
+    fn complain_of_shortage(&self, id: UpstreamId, error: &io::Error, now: Instant) {
         if self.shortage.lock().may_log(now) {
-            super::complain_of_shortage(error);
+            super::complain_of_shortage(&self.state, id, error);
         }
     }
 }
@@ -525,7 +525,7 @@ impl Hands for Hand<'_> {
         self.shared.keep(line, self.key, now);
     }
 
-    fn complain_of_shortage(&mut self, error: &io::Error, now: Instant) {
-        self.shared.complain_of_shortage(error, now);
+    fn complain_of_shortage(&mut self, id: UpstreamId, error: &io::Error, now: Instant) {
+        self.shared.complain_of_shortage(id, error, now);
     }
 }

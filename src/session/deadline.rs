@@ -13,8 +13,11 @@ use crate::http1::Reject;
 /// How long an idle client may still begin a request once a drain has begun: one that was on its way.
 const DRAIN_GRACE: Duration = Duration::from_millis(300);
 
-/// How long a request waits for descriptors, ports or memory before it asks again.
+/// How long a request waits for descriptors, ports or memory before it asks again; each further pause is
+/// twice as long, so that many that wait do not make the shortage worse.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
+/// How often the pause is doubled.
+const SHORTAGE_DOUBLINGS: u32 = 3;
 
 /// What is waited for.
 ///
@@ -55,13 +58,18 @@ impl Session {
             Timeout::Idle => self.since + timeouts.idle,
             Timeout::Grace => self.since + DRAIN_GRACE,
             Timeout::Head => self.since + timeouts.head,
-            Timeout::Shortage => self.since + SHORTAGE_PAUSE,
+            Timeout::Shortage => self.since + self.shortage_pause(),
             Timeout::Connect => self.since + timeouts.connect,
             Timeout::Response => self.since + timeouts.response,
             Timeout::Progress => last_moved + timeouts.progress,
             Timeout::Tunnel => last_moved + timeouts.tunnel,
             Timeout::Linger => self.since + timeouts.linger,
         })
+    }
+
+    fn shortage_pause(&self) -> Duration {
+        let waited = self.exchange.as_ref().map_or(1, |exchange| exchange.shortages);
+        SHORTAGE_PAUSE * (1 << waited.saturating_sub(1).min(SHORTAGE_DOUBLINGS))
     }
 
     /// Starts the clock anew if something else is waited for than before.

@@ -81,6 +81,8 @@ pub(super) struct Exchange {
     pub last_failure: &'static str,
     /// Since when our own shortage keeps it from a connection.
     pub short_since: Option<Instant>,
+    /// How often it has waited because of that.
+    pub shortages: u32,
     /// Why we answered ourselves.
     pub why: &'static str,
     /// Whether the client's connection will be used again.
@@ -111,6 +113,7 @@ impl Exchange {
             why: "",
             last_failure: "",
             short_since: None,
+            shortages: 0,
             persists: false,
             sent_to_client: 0,
             request_bytes: 0,

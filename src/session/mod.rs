@@ -75,6 +75,9 @@ pub struct Wants {
     pub upstream_read: bool,
     /// To the upstream.
     pub upstream_write: bool,
+    /// Nothing was written to the upstream yet: if reading from it brings anything, an end perhaps, it
+    /// has to be looked at first, because a request of which nothing was written can be sent again.
+    pub look_first: bool,
 }
 
 /// Why there is no connection.
@@ -343,6 +346,9 @@ impl Session {
         if self.link == Link::Connecting {
             self.link = Link::Open { reused };
             self.moved = now;
+            if let Some(exchange) = &mut self.exchange {
+                (exchange.short_since, exchange.shortages) = (None, 0);
+            }
         }
     }
 
@@ -406,6 +412,7 @@ impl Session {
             client_write: self.client.can_write(),
             upstream_read: upstream_read && self.upstream.can_read(),
             upstream_write: is_open && self.upstream.can_write(),
+            look_first: self.exchange.as_ref().is_some_and(|exchange| !exchange.wrote),
         }
     }
 }

@@ -259,8 +259,30 @@ impl Session {
                 );
                 self.retry_or_give_up(Failure::Connect, false, now);
             }
+            // Ports run out, and addresses are missing, toward one upstream and not toward others.
+            ConnectFailure::Local(ErrorKind::AddrNotAvailable) if self.choose_another(now) => (),
             ConnectFailure::Local(_) => self.wait_for_resources(now),
         }
+    }
+
+    /// Turns to an upstream that was not tried, if there is one. Nobody is blamed.
+    fn choose_another(&mut self, now: Instant) -> bool {
+        let Some(exchange) = &mut self.exchange else { return false };
+        let Some(id) = exchange.choice.as_ref().map(|choice| choice.upstream().id()) else {
+            return false;
+        };
+        if exchange.attempts >= self.state.config.retry.attempts {
+            return false;
+        }
+        exchange.tried.push(id);
+        let Some(choice) = self.state.upstreams.pick(&exchange.tried, now) else {
+            exchange.tried.pop();
+            return false;
+        };
+        exchange.attempts += 1;
+        let pooled = choice.upstream().may_reuse(now);
+        self.attempt(choice, pooled, now);
+        true
     }
 
     /// We are short of descriptors, ports or memory, which says nothing about the upstream. Others will
@@ -269,6 +291,7 @@ impl Session {
         let patience = self.state.config.timeouts.connect;
         let Some(exchange) = &mut self.exchange else { return };
         if now < *exchange.short_since.get_or_insert(now) + patience {
+            exchange.shortages = exchange.shortages.saturating_add(1);
             self.link = Link::Short;
         } else {
             let reject = Reject::with(503, "out of descriptors, ports or memory");

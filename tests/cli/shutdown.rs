@@ -20,6 +20,8 @@ each_engine!(beside_others:
     a_second_signal_ends_at_once,
     a_drain_ends_at_its_timeout_and_says_what_it_cut,
     a_drain_ends_although_every_place_is_taken,
+    a_drain_serves_those_who_wait_in_the_queue,
+    a_drain_ends_although_descriptors_have_run_out,
 );
 
 /// A request that another thread waits for.
@@ -188,5 +190,45 @@ fn a_drain_ends_although_every_place_is_taken(engine: &str) {
         balancer.signal(Signal::TERM);
         assert_eq!(balancer.wait(PATIENCE).code(), Some(0));
         assert!(begin.elapsed() < Duration::from_secs(4), "{when_full}: {:?}", begin.elapsed());
+    }
+}
+
+fn a_drain_serves_those_who_wait_in_the_queue(engine: &str) {
+    let echo = Echo::start();
+    let mut balancer = Balancer::start(engine, &[&echo], &["--max-connections", "2"]);
+    let answers: Vec<_> = (0..5).map(|_| in_background(&balancer, "/slow/400")).collect();
+    until(PATIENCE, "two are served and three wait", || echo.waiting() == 2);
+    // Those who wait have connected as far as they can tell.
+    let listening = format!(":{:04X} ", balancer.address().port());
+    until(PATIENCE, "three wait", || queued(&listening) >= 3);
+    balancer.signal(Signal::TERM);
+    for answer in answers {
+        assert_eq!(answer.join().unwrap().expect("it had connected").status, 200);
+    }
+    assert_eq!(balancer.wait(PATIENCE).code(), Some(0));
+    assert_eq!(echo.requests(), 5);
+}
+
+/// Connections that have not been accepted at the port that is written so in /proc/net/tcp.
+fn queued(port: &str) -> usize {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let listening = table.lines().filter(|line| line.contains(port) && line.contains(" 0A "));
+    let queues = listening.filter_map(|line| line.split_whitespace().nth(4)?.split(':').nth(1));
+    queues.filter_map(|queue| usize::from_str_radix(queue, 16).ok()).sum()
+}
+
+fn a_drain_ends_although_descriptors_have_run_out(engine: &str) {
+    for descriptors in [40, 48, 56, 64] {
+        let echo = Echo::start();
+        let flags = ["--max-connections", "1000", "--drain-timeout", "1", "--threads", "2"];
+        let mut balancer = Balancer::start_with_descriptors(descriptors, engine, &echo, &flags);
+        let crowd: Vec<_> = (0..64).map(|_| in_background(&balancer, "/slow/20000")).collect();
+        until(PATIENCE, "requests are in flight", || echo.waiting() > 2);
+        let begin = Instant::now();
+        balancer.signal(Signal::TERM);
+        assert_eq!(balancer.wait(PATIENCE).code(), Some(0));
+        assert!(begin.elapsed() < Duration::from_secs(4), "{descriptors}: {:?}", begin.elapsed());
+        // They were cut, or never served; either way they are told.
+        crowd.into_iter().for_each(|answer| drop(answer.join()));
     }
 }

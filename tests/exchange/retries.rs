@@ -103,7 +103,7 @@ fn our_own_shortage_that_passes_costs_only_time() {
         .after_ms(50)
         .connects(0, Source::Pooled)
         .out_of_descriptors()
-        .after_ms(50)
+        .after_ms(100)
         .connects(0, Source::Pooled)
         .connected_reused()
         .upstream_sees(get())
@@ -120,11 +120,27 @@ fn our_own_shortage_that_lasts_is_503_and_ejects_nobody() {
         .after_ms(50)
         .connects(0, Source::Pooled)
         .out_of_descriptors()
-        .after_ms(50)
+        .after_ms(100)
         .connects(0, Source::Pooled)
         .out_of_descriptors()
         .client_sees_answer_with(503, true, "\r\nRetry-After: 1")
         .reported(503, FINISHED)
+        .live(2)
+        .replay();
+}
+
+#[test]
+fn a_shortage_toward_one_upstream_sends_the_request_to_another() {
+    script_with(2, |_| ())
+        .client_sends(GET)
+        .connects(0, Source::Pooled)
+        .out_of_ports()
+        .connects(1, Source::Pooled)
+        .out_of_ports()
+        .after_ms(50)
+        .connects(1, Source::Pooled)
+        .connected_fresh()
+        .upstream_sees(get())
         .live(2)
         .replay();
 }

@@ -208,6 +208,10 @@ impl Script {
         self.step(Step::ConnectFailed(ConnectFailure::Local(ErrorKind::Other)))
     }
 
+    pub fn out_of_ports(self) -> Self {
+        self.step(Step::ConnectFailed(ConnectFailure::Local(ErrorKind::AddrNotAvailable)))
+    }
+
     pub fn after(self, time: Duration) -> Self {
         self.step(Step::After(time))
     }

@@ -47,9 +47,30 @@ impl Balancer {
         Balancer::start(engine, upstreams, &flags)
     }
 
+    /// Starts one that may have so many descriptors open.
+    pub fn start_with_descriptors(
+        most: u32,
+        engine: &str,
+        upstream: &Echo,
+        flags: &[&str],
+    ) -> Self {
+        let upstream = upstream.address().to_string();
+        let mut arguments = vec!["--bind", "127.0.0.1:0", "--engine", engine, "--upstream"];
+        arguments.extend([upstream.as_str(), "--active-health-check-interval", "0"]);
+        arguments.extend(flags);
+        let mut shell = Command::new("sh");
+        let limited = format!("ulimit -n {most} && exec \"$0\" \"$@\"");
+        shell.args(["-c", &limited, env!("CARGO_BIN_EXE_balancebeam")]);
+        Balancer::spawn(with_pipes(&mut shell, &arguments), &arguments)
+    }
+
     /// Starts the binary with just these arguments and waits until it tells where it listens.
     pub fn run(arguments: &[&str]) -> Self {
-        let mut child = command(arguments).spawn().expect("the binary starts");
+        Balancer::spawn(&mut command(arguments), arguments)
+    }
+
+    fn spawn(command: &mut Command, arguments: &[&str]) -> Self {
+        let mut child = command.spawn().expect("the binary starts");
         let stderr = Listener::new(child.stderr.take());
         let stdout = Listener::new(child.stdout.take());
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
@@ -150,13 +171,17 @@ pub fn run_to_end(arguments: &[&str]) -> Output {
 
 fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_balancebeam"));
+    with_pipes(&mut command, arguments);
+    command
+}
+
+fn with_pipes<'a>(command: &'a mut Command, arguments: &[&str]) -> &'a mut Command {
     command
         .args(arguments)
         .env_remove("RUST_LOG")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    command
+        .stderr(Stdio::piped())
 }
 
 /// The address in a line that tells where the balancer listens.
