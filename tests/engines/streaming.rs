@@ -20,6 +20,7 @@ on_each_engine! {
     a_client_that_does_not_read_holds_the_upstream_back,
     an_upstream_that_does_not_read_holds_the_client_back,
     a_client_that_resets_while_waiting_costs_the_upstream_connection,
+    a_client_that_resets_behind_unread_bytes_costs_the_upstream_connection,
     a_client_that_resets_while_being_answered_costs_the_upstream_connection,
     a_client_that_leaves_in_its_body_never_looks_whole_to_the_upstream,
     a_client_that_only_ends_its_direction_gets_its_answer,
@@ -284,6 +285,27 @@ fn a_client_that_resets_while_waiting_costs_the_upstream_connection(engine: Engi
         peer.request();
         client.reset();
         assert_ne!(peer.end(), End::Silence);
+    }
+}
+
+// Rule 37
+fn a_client_that_resets_behind_unread_bytes_costs_the_upstream_connection(engine: EngineKind) {
+    let listener = Listener::new();
+    let balancer = Balancer::start(engine, &[listener.address()]);
+    for half_closes in [false, true] {
+        let mut client = balancer.client();
+        client.send(&get("/"));
+        let mut peer = listener.accept();
+        peer.request();
+        // Neither is read before the answer is there.
+        if half_closes {
+            client.finish();
+        } else {
+            client.send(&get("/next"));
+        }
+        peer.expect_quiet(Duration::from_millis(100));
+        client.reset();
+        assert_ne!(peer.end(), End::Silence, "after a half-close: {half_closes}");
     }
 }
 
