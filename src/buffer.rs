@@ -1,7 +1,9 @@
 //! A byte buffer between a socket and the codec, and the free list that its memory comes from.
 //!
-//! An empty buffer that was released holds no memory, so an idle session costs none. Each thread keeps
-//! a bounded list of released memory: after warm-up nothing is allocated. Not here: what the bytes mean.
+//! An empty buffer that was released holds no memory, so an idle session costs none. Each thread
+//! keeps
+//! a bounded list of released memory: after warm-up nothing is allocated. Not here: what the bytes
+//! mean.
 
 use std::cell::RefCell;
 
@@ -20,7 +22,8 @@ thread_local! {
 
 /// Bytes go in at the end (`space`, `filled`, `push`) and out at the front (`unread`, `consume`).
 ///
-/// While it *holds*, consumed bytes stay, so that `rewind` can offer them again: that is how a request
+/// While it *holds*, consumed bytes stay, so that `rewind` can offer them again: that is how a
+/// request
 /// is sent twice. Running out of room ends the hold, because the room is needed.
 #[derive(Default)]
 pub struct Buffer {

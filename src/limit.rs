@@ -52,7 +52,8 @@ struct Shard {
 #[derive(Default)]
 struct Table {
     clients: HashMap<u64, Client>,
-    /// Seen longest ago first. A client that is seen again is queued again, and its earlier place is
+    /// Seen longest ago first. A client that is seen again is queued again, and its earlier place
+    /// is
     /// then stale.
     queue: VecDeque<Sighting>,
     sightings: u32,

@@ -111,7 +111,8 @@ impl Server {
         self.address
     }
 
-    /// Takes what has already connected, stops accepting, and finishes what is in flight for up to the
+    /// Takes what has already connected, stops accepting, and finishes what is in flight for up to
+    /// the
     /// drain timeout.
     pub fn stop(mut self) -> Drained {
         let running = self.running.take();
@@ -133,7 +134,8 @@ impl Running {
         let before = tally.finished.get();
         let until = Instant::now() + self.state.config.timeouts.drain;
         self.state.stop();
-        // Twice: those that are idle go first, so that there is room for those that have connected, which
+        // Twice: those that are idle go first, so that there is room for those that have
+        // connected, which
         // are then told as well.
         self.engine.wake_all();
         self.acceptor.stop(until);
@@ -220,7 +222,8 @@ impl Builder {
     }
 }
 
-/// Raises the soft limit on open files to the hard one, and returns it. Each client connection is one
+/// Raises the soft limit on open files to the hard one, and returns it. Each client connection is
+/// one
 /// descriptor, each upstream connection another.
 fn raise_descriptor_limit() -> usize {
     let limit = getrlimit(Resource::Nofile);

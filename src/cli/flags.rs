@@ -233,7 +233,8 @@ struct TimeoutFlags {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Forwarding")]
 struct ForwardingFlags {
-    /// Peers whose X-Forwarded-* and Forwarded fields are believed: networks or addresses with commas
+    /// Peers whose X-Forwarded-* and Forwarded fields are believed: networks or addresses with
+    /// commas
     /// between them, or none
     #[arg(long, value_name = "CIDR", hide_short_help = true, value_delimiter = ',',
           value_parser = trust,

@@ -1,6 +1,7 @@
 //! One turn of one connection: what the session says is done, until nothing moves.
 //!
-//! The same for every engine; what differs is behind [`Hands`]. Not here: who gets a turn and when, and
+//! The same for every engine; what differs is behind [`Hands`]. Not here: who gets a turn and
+//! when, and
 //! how to wait (`threads.rs`, `tasks.rs`).
 
 use std::io::{self, ErrorKind};
@@ -96,7 +97,8 @@ impl Walk {
         Some(self.addresses[self.index()])
     }
 
-    /// The address that was tried last has failed. If it was by its own fault, that is what the walk
+    /// The address that was tried last has failed. If it was by its own fault, that is what the
+    /// walk
     /// failed with, whatever the others lack, and the next connect begins behind it.
     fn failed<H: Hands>(&mut self, hands: &mut H, error: &io::Error, now: Instant) {
         if !shortage::is_own(error) {
@@ -162,7 +164,8 @@ impl<C, L> Connection<C, L> {
         }
     }
 
-    /// Moves bytes where they are wanted and can move. Returns how many; `None` if nothing happened.
+    /// Moves bytes where they are wanted and can move. Returns how many; `None` if nothing
+    /// happened.
     fn transfer<H: Hands<Client = C, Line = L>>(
         &mut self,
         hands: &mut H,

@@ -27,7 +27,8 @@ impl Gate {
         most.saturating_add(TURNED_AWAY)
     }
 
-    /// Takes a place for a connection that was accepted. Also says whether it is one too many, which may
+    /// Takes a place for a connection that was accepted. Also says whether it is one too many,
+    /// which may
     /// only be told so. `None`: there are too many even of those.
     pub fn enter(self: &Arc<Self>) -> Option<(Pass, bool)> {
         let mut open = self.lock();

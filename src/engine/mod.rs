@@ -3,9 +3,11 @@
 //! An engine decides how to wait and nothing else: what a request means is written in `session/`.
 //!
 //! ```text
-//! accept.rs        the accept loop, one for every engine      gate.rs   how many connections may be open
+//! accept.rs        the accept loop, one for every engine      gate.rs   how many connections may
+//! be open
 //! drive.rs         one turn of one connection, on any engine
-//! threads.rs       the threads engine: its workers            tasks.rs  the async engine: its tasks
+//! threads.rs       the threads engine: its workers            tasks.rs  the async engine: its
+//! tasks
 //! waiting_room.rs  where sessions that cannot move are        wheel.rs  their deadlines
 //! wire.rs          a non-blocking socket                      pool.rs   idle upstream connections
 //! slab.rs          places that threads share by number
@@ -31,7 +33,8 @@ mod wire;
 
 /// A way to drive sessions.
 pub trait Engine: Send + Sync {
-    /// Takes a connection that was accepted; it is non-blocking. It counts as open while `pass` lives.
+    /// Takes a connection that was accepted; it is non-blocking. It counts as open while `pass`
+    /// lives.
     /// `turn_away`: it is only to be told that there are too many.
     fn admit(&self, stream: TcpStream, peer: SocketAddr, pass: Pass, turn_away: bool);
     /// Makes every session look at the state.

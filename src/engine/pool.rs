@@ -1,6 +1,7 @@
 //! Idle upstream connections, kept for the next request.
 //!
-//! The one that was used last is used first, so that those that are not needed grow old and go. Bounded
+//! The one that was used last is used first, so that those that are not needed grow old and go.
+//! Bounded
 //! in number and age. Not here: whether a connection may be kept (`session/`).
 
 use std::time::{Duration, Instant};
@@ -28,7 +29,8 @@ impl<C> Pool<C> {
         Pool { shelves: Lock::new(Shelves { shelves, count: 0 }), most, oldest }
     }
 
-    /// Keeps a connection; if there is no room, one that cannot be kept comes back: the oldest to the
+    /// Keeps a connection; if there is no room, one that cannot be kept comes back: the oldest to
+    /// the
     /// same upstream, or this one. `keeping` runs before anybody else can take it.
     pub fn put(
         &self,
@@ -52,7 +54,8 @@ impl<C> Pool<C> {
         evicted
     }
 
-    /// Takes the connection to an upstream that was used last. `taking` runs before anything that is
+    /// Takes the connection to an upstream that was used last. `taking` runs before anything that
+    /// is
     /// heard of it can be taken for news of an idle one.
     pub fn take(&self, id: UpstreamId, now: Instant, taking: impl FnOnce(&C)) -> Option<C> {
         let mut shelves = self.shelves.lock();

@@ -1,6 +1,7 @@
 //! The async engine: a tokio task for each session.
 //!
-//! A task is one future that takes turns: it does what its session says until nothing moves, and is then
+//! A task is one future that takes turns: it does what its session says until nothing moves, and
+//! is then
 //! woken by whatever it asked in vain, or by its one timer. Not here: what a turn does (`drive.rs`).
 
 use std::future::{Future, poll_fn};
@@ -142,7 +143,8 @@ impl Engine for Tasks {
         while self.hub.alive.load(Ordering::Acquire) > 0 && Instant::now() < until {
             thread::sleep(Duration::from_millis(1));
         }
-        // On a thread of its own: whoever stops a server may be within a runtime, where none may block.
+        // On a thread of its own: whoever stops a server may be within a runtime, where none may
+        // block.
         let ending = thread::spawn(move || runtime.shutdown_timeout(END_PATIENCE));
         let _ = ending.join();
         self.hub.cut.load(Ordering::Acquire)
@@ -231,7 +233,8 @@ impl Hub {
         }
     }
 
-    /// The connection ends although its exchange has not: that must not look like the end of the answer.
+    /// The connection ends although its exchange has not: that must not look like the end of the
+    /// answer.
     fn cut(&self, connection: &Connection<TcpStream, Line>) -> Poll<()> {
         if connection.session.is_busy() {
             wire::reset_on_close(&connection.client);
@@ -263,7 +266,8 @@ impl Hub {
 enum Client {
     /// Nothing; the task is woken when it does something.
     Quiet,
-    /// It has sent something, or an end, that is not being read: nothing tells what comes behind that.
+    /// It has sent something, or an end, that is not being read: nothing tells what comes behind
+    /// that.
     Unread,
     /// It has reset its connection.
     Failed,

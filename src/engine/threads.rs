@@ -1,8 +1,10 @@
 //! The threads engine: a CPU-sized pool of workers that wait together.
 //!
 //! The known flaw of a thread pool is that whoever waits holds a worker. Here no session waits in a
-//! worker: a worker drives a session until nothing moves, leaves it in the waiting room and takes the
-//! next one that is ready. So two workers serve any number of clients that are idle, slow or hostile.
+//! worker: a worker drives a session until nothing moves, leaves it in the waiting room and takes
+//! the
+//! next one that is ready. So two workers serve any number of clients that are idle, slow or
+//! hostile.
 //! Not here: what a turn does (`drive.rs`).
 
 use std::collections::VecDeque;
@@ -34,7 +36,8 @@ use crate::upstream::UpstreamId;
 /// How often idle upstream connections are looked through for old ones, while there are any.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// When a new connection is looked at although nothing was heard of it: sooner than its deadline, so that
+/// When a new connection is looked at although nothing was heard of it: sooner than its deadline,
+/// so that
 /// the wheel does not fill with the deadlines of connections that are long gone.
 const FIRST_LOOK: Duration = Duration::from_secs(1);
 
@@ -90,7 +93,8 @@ struct LinePlace {
 
 const IDLE: u64 = 0;
 
-/// A connection to an upstream. It is registered in the waiting room under its own key once, whoever
+/// A connection to an upstream. It is registered in the waiting room under its own key once,
+/// whoever
 /// uses it; its place is free again when it is dropped.
 struct Line {
     socket: Socket,
@@ -169,7 +173,8 @@ impl Engine for Threads {
         let key = place.seat.occupy(index);
         let connection = Connection::new(session, Socket::connected(stream));
         let mut seated = Box::new(Seated { connection, armed: None, _pass: pass });
-        // Most connections do not live for long. One that does is armed for its deadline at the first look.
+        // Most connections do not live for long. One that does is armed for its deadline at the
+        // first look.
         let (tick, must_nudge) =
             shared.wheel.insert(shared.wheel.tick_at(now + FIRST_LOOK), Due::Session(key));
         seated.armed = Some(tick);
@@ -271,7 +276,8 @@ impl Shared {
     /// Brings news of an upstream connection to whoever uses it.
     fn signal_user(&self, key: Key, news: News, now: Instant, again: &mut VecDeque<Key>) {
         let Some(line) = self.lines.get(key.index) else { return };
-        // A user that changes between the look and the news needs another look. It cannot change more
+        // A user that changes between the look and the news needs another look. It cannot change
+        // more
         // often than the line is used, and each use takes longer than this.
         while line.generation.load(Ordering::Acquire) == key.generation {
             let owner = line.owner.load(Ordering::SeqCst);
@@ -297,7 +303,8 @@ impl Shared {
         }
     }
 
-    /// There were news of an idle connection, perhaps old ones. If it has ended, or talks without being
+    /// There were news of an idle connection, perhaps old ones. If it has ended, or talks without
+    /// being
     /// asked, nobody may use it again.
     fn look_at_idle(&self, line: Line, now: Instant) {
         if self.is_quiet(&line, now) {

@@ -1,7 +1,9 @@
 //! Where sessions that cannot move are: one epoll set at which all idle workers wait together.
 //!
-//! Sockets are registered once, edge-triggered, and never armed again. The kernel wakes one worker for
-//! a ready socket; what the event says is written onto the session's *seat*, and whoever finds the seat
+//! Sockets are registered once, edge-triggered, and never armed again. The kernel wakes one worker
+//! for
+//! a ready socket; what the event says is written onto the session's *seat*, and whoever finds the
+//! seat
 //! free drives the session. Not here: driving (`drive.rs`), deadlines (`wheel.rs`).
 //!
 //! | seat      | an event comes            | its driver has nothing more to do |
@@ -145,7 +147,8 @@ impl WaitingRoom {
         Ok(room)
     }
 
-    /// Watches a socket for input, its end and errors, and for room for output if that is waited for.
+    /// Watches a socket for input, its end and errors, and for room for output if that is waited
+    /// for.
     pub fn watch(&self, socket: impl AsFd, about: About, output: bool) -> io::Result<()> {
         Ok(epoll::add(&self.epoll, socket, about.data(), flags(output))?)
     }
@@ -254,7 +257,8 @@ impl Seat {
         taken as u32 & !TAKEN
     }
 
-    /// The driver takes the news of the upstream, and leaves the others. Returns whether the upstream's
+    /// The driver takes the news of the upstream, and leaves the others. Returns whether the
+    /// upstream's
     /// connection may have something to read.
     pub fn take_upstream_news(&self) -> News {
         let taken = self.0.fetch_and(!u64::from(UPSTREAM_NEWS), Ordering::AcqRel);

@@ -2,7 +2,8 @@
 //!
 //! A deadline is nearly always later than the one before and nearly never comes, so an entry is not
 //! moved when its session's deadline is: it comes up at its time, and the session says when to come
-//! again. A session that needs to be woken earlier gets a second entry; the first is then stale, and
+//! again. A session that needs to be woken earlier gets a second entry; the first is then stale,
+//! and
 //! coming up costs one look. Not here: what happens when a deadline has passed (`session/deadline.rs`).
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -59,7 +60,8 @@ impl<T: Copy> Wheel<T> {
         self.turned.load(Ordering::Acquire)
     }
 
-    /// Adds an entry. Returns the tick at which it will come up, and whether it is now the earliest, so
+    /// Adds an entry. Returns the tick at which it will come up, and whether it is now the
+    /// earliest, so
     /// that somebody who waits may wait for too long.
     pub fn insert(&self, tick: Tick, entry: T) -> (Tick, bool) {
         let mut slots = self.slots.lock();

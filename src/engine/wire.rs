@@ -10,13 +10,15 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, ipproto, sockopt};
 
-/// A TCP socket that is watched with edge-triggered events: after a short read or write it is not asked
+/// A TCP socket that is watched with edge-triggered events: after a short read or write it is not
+/// asked
 /// again before an event says that something has changed.
 pub struct Socket {
     stream: TcpStream,
     readable: bool,
     writable: bool,
-    /// The end has arrived behind the bytes that are still to be read, so there will be no more event.
+    /// The end has arrived behind the bytes that are still to be read, so there will be no more
+    /// event.
     ends: bool,
     /// Whether events tell when it can be written to; until it was once full, nobody asks.
     output_watched: bool,

@@ -37,7 +37,8 @@ enum State {
 }
 
 impl Chunked {
-    /// A body of which nothing has been read. The trailer section may have so many bytes and fields.
+    /// A body of which nothing has been read. The trailer section may have so many bytes and
+    /// fields.
     pub fn new(trailer_bytes: usize, trailer_fields: usize) -> Self {
         Chunked { state: State::Size, trailer_bytes, trailer_fields }
     }

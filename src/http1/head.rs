@@ -1,7 +1,9 @@
 //! Heads: where one ends, and what it says.
 //!
-//! Everything here refuses and nothing repairs: a head that two programs could read in two ways is not
-//! forwarded at all. Not here: single field lines (`fields.rs`), body framing (`framing.rs`), what is
+//! Everything here refuses and nothing repairs: a head that two programs could read in two ways is
+//! not
+//! forwarded at all. Not here: single field lines (`fields.rs`), body framing (`framing.rs`), what
+//! is
 //! written instead (`rewrite.rs`).
 
 use memchr::memchr_iter;
@@ -84,7 +86,8 @@ pub struct Search {
 }
 
 impl Search {
-    /// Returns the length of the head once it is whole. `wire` must begin with the same bytes each time.
+    /// Returns the length of the head once it is whole. `wire` must begin with the same bytes each
+    /// time.
     /// One empty line before a request is skipped (RFC 9112 §2.2), if `lead` allows it. Of several
     /// faults the first one counts, however the bytes arrive.
     pub fn end(
@@ -107,7 +110,8 @@ impl Search {
         fault.map_or(Ok(None), Err)
     }
 
-    /// Goes through the lines that are whole. A fault comes with the bytes that are enough to see it.
+    /// Goes through the lines that are whole. A fault comes with the bytes that are enough to see
+    /// it.
     fn lines(
         &mut self,
         wire: &[u8],
@@ -237,7 +241,8 @@ pub fn request_line(line: &[u8]) -> Result<(&[u8], Method, Target<'_>, Version),
     Ok((method_bytes, method, target, version))
 }
 
-/// Who is asked (RFC 9112 §3.2): the target's authority wins over `Host`, which must be there all the same.
+/// Who is asked (RFC 9112 §3.2): the target's authority wins over `Host`, which must be there all
+/// the same.
 fn authority<'a>(
     target: &Target<'a>,
     fields: &Fields<'a>,
@@ -298,7 +303,8 @@ pub fn response<'a>(
     Ok(ResponseHead { response, status_and_reason, fields })
 }
 
-/// Reads a status line without its line end (RFC 9112 §4): version, status, and both with the reason.
+/// Reads a status line without its line end (RFC 9112 §4): version, status, and both with the
+/// reason.
 pub fn status_line(line: &[u8]) -> Result<(Version, u16, &[u8]), BadResponse> {
     const SHAPE: BadResponse = BadResponse("the status line is not `version status reason`");
     let (version, rest) = match line.split_at_checked(9) {

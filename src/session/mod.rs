@@ -46,7 +46,8 @@ pub enum Next {
     Connect {
         /// Where to.
         to: Arc<Upstream>,
-        /// Whether an idle one from the pool will do, on which neither a byte nor an end is waiting.
+        /// Whether an idle one from the pool will do, on which neither a byte nor an end is
+        /// waiting.
         /// If not, or if there is none, it has to be a new one.
         pooled: bool,
     },
@@ -75,7 +76,8 @@ pub struct Wants {
     pub upstream_read: bool,
     /// To the upstream.
     pub upstream_write: bool,
-    /// Nothing was written to the upstream yet: if reading from it brings anything, an end perhaps, it
+    /// Nothing was written to the upstream yet: if reading from it brings anything, an end
+    /// perhaps, it
     /// has to be looked at first, because a request of which nothing was written can be sent again.
     pub look_first: bool,
 }
@@ -240,7 +242,8 @@ impl Session {
         self.turned_away = true;
     }
 
-    /// What is to be done next. Every decision is made here; a deadline that is due fires here, after
+    /// What is to be done next. Every decision is made here; a deadline that is due fires here,
+    /// after
     /// everything that was reported has been taken into account.
     pub fn next(&mut self, now: Instant) -> Next {
         loop {

@@ -131,7 +131,8 @@ impl Session {
             return self.answer(reject, retry_after);
         }
         self.state.budget.deposit();
-        // What has arrived of the body is looked at before an upstream hears of the request (rule 16).
+        // What has arrived of the body is looked at before an upstream hears of the request (rule
+        // 16).
         self.relay_request(now);
         if let ResponseLeg::Head(_) = self.response_leg {
             self.choose(now);
@@ -285,7 +286,8 @@ impl Session {
         true
     }
 
-    /// We are short of descriptors, ports or memory, which says nothing about the upstream. Others will
+    /// We are short of descriptors, ports or memory, which says nothing about the upstream. Others
+    /// will
     /// give some back, so the request waits, for as long as a connect may take.
     fn wait_for_resources(&mut self, now: Instant) {
         let patience = self.state.config.timeouts.connect;

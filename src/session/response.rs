@@ -118,7 +118,8 @@ impl Session {
             (Framing::Chunked | Framing::UntilClose, Version::Http11) => Framing::Chunked,
             (Framing::Chunked | Framing::UntilClose, Version::Http10) => Framing::UntilClose,
         };
-        // An answer that is whole before its request is ends the connection, and says so. If it is not,
+        // An answer that is whole before its request is ends the connection, and says so. If it is
+        // not,
         // both may still come to their end.
         let is_whole = match framing {
             Framing::Empty => true,

@@ -104,7 +104,8 @@ impl Failure {
 mod tests {
     use super::*;
 
-    /// One letter a fact: r = reused, w = wrote, h = held (replayable), i = idempotent, b = response
+    /// One letter a fact: r = reused, w = wrote, h = held (replayable), i = idempotent, b =
+    /// response
     /// began, a = answered, n = no attempts left.
     fn verdict(facts: &str, failure: Failure) -> Verdict {
         let is = |letter| facts.contains(letter);

@@ -18,7 +18,8 @@
 //! | any          | any      | the client fails            | drop the upstream; record "client gone"                   |
 //! | Tunnel       | Tunnel   | one side ends               | flush, half-close the other; both ended: close            |
 //!
-//! A client that ends its sending direction after a whole request has only half-closed: it gets its answer.
+//! A client that ends its sending direction after a whole request has only half-closed: it gets
+//! its answer.
 
 use std::time::Instant;
 

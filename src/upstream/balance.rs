@@ -1,6 +1,7 @@
 //! How an upstream is chosen among those that may be chosen.
 //!
-//! Pure but for counters: no lock, no clock, and no random numbers but those drawn from the seed that
+//! Pure but for counters: no lock, no clock, and no random numbers but those drawn from the seed
+//! that
 //! is handed in. Not here: who may be chosen (`health.rs`, `mod.rs`).
 
 use std::sync::Arc;
@@ -63,7 +64,8 @@ impl Balance for LeastRequests {
     }
 }
 
-/// The better of two different ones drawn at random: nearly as even as looking at all of them, at the
+/// The better of two different ones drawn at random: nearly as even as looking at all of them, at
+/// the
 /// cost of looking at two, and no herd runs to the one that was the best a moment ago.
 struct TwoChoices {
     draws: Draws,

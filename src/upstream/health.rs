@@ -1,7 +1,9 @@
 //! Whether an upstream may be chosen: what was seen of it, turned into `Up` or `Ejected`.
 //!
-//! Pure: no clock, no socket, no lock. The health-check thread (active) and the sessions (passive) both report what they
-//! *saw* through [`Health::observe`]; whoever holds the live list applies the [`Change`] that comes back. Not here: when to
+//! Pure: no clock, no socket, no lock. The health-check thread (active) and the sessions (passive)
+//! both report what they
+//! *saw* through [`Health::observe`]; whoever holds the live list applies the [`Change`] that
+//! comes back. Not here: when to
 //! probe (`health_check/`), how to choose among the living (`balance.rs`).
 
 use std::fmt;
@@ -11,7 +13,8 @@ use std::fmt;
 pub enum Seen {
     /// A probe got a passing status.
     ProbePassed,
-    /// A real request got a response head. It clears earlier doubts but never restores: it may be a late answer.
+    /// A real request got a response head. It clears earlier doubts but never restores: it may be
+    /// a late answer.
     Served,
     /// A real request that was sent to an ejected upstream to try it got a response head.
     TrialServed,
@@ -19,7 +22,8 @@ pub enum Seen {
     BadStatus(u16),
     /// A probe was connected and got no answer, or none that is HTTP.
     ProbeUnanswered,
-    /// A connection of a real request was lost after it had been made: perhaps one bad request, so it only counts.
+    /// A connection of a real request was lost after it had been made: perhaps one bad request, so
+    /// it only counts.
     Broken,
     /// A connection was refused, or could not be made, by the other side.
     NoConnection,
@@ -79,8 +83,10 @@ impl Health {
     /// | `Broken`       | `fall` bad ones, of any kind, eject     | forget earlier good ones |
     /// | `NoConnection`, `ConnectTimedOut` | ejects at once       | forget earlier good ones |
     ///
-    /// `NoConnection` ejects whatever `fall` says: the next request would meet the same closed door.
-    /// `TrialServed` restores whatever `rise` says: without probes nobody else would look again soon.
+    /// `NoConnection` ejects whatever `fall` says: the next request would meet the same closed
+    /// door.
+    /// `TrialServed` restores whatever `rise` says: without probes nobody else would look again
+    /// soon.
     /// `Served` says nothing about probes: an upstream that answers requests with 500 serves them.
     pub fn observe(&mut self, seen: Seen, rules: &HealthRules) -> Option<Change> {
         match seen {
@@ -133,7 +139,8 @@ mod tests {
     const RULES: HealthRules = HealthRules { rise: 2, fall: 3 };
 
     /// Each row: what is seen, one letter an observation (p = probe passed, s = served, t = trial
-    /// served, 5 = status 500, b = broken, x = no connection), and the state after each (U = up, e = ejected).
+    /// served, 5 = status 500, b = broken, x = no connection), and the state after each (U = up, e
+    /// = ejected).
     #[test]
     fn states_follow_observations() {
         for (seen, states) in [

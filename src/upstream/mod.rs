@@ -21,7 +21,8 @@ use health::{Change, Health, HealthRules, Seen};
 /// How long an ejected upstream is left alone before one real request tries it, with probes off.
 pub const TRIAL_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How long the connections of an upstream are not used again after it sent bytes that nobody asked for.
+/// How long the connections of an upstream are not used again after it sent bytes that nobody
+/// asked for.
 /// Longer than any of them may be idle, so that none of those made before is ever used again.
 pub const DISTRUST: Duration = Duration::from_secs(120);
 
@@ -115,8 +116,10 @@ impl Upstream {
         is_over
     }
 
-    /// It has sent bytes beyond a response, or before any request. Such bytes would be taken for the
-    /// answer to the next request if they came a moment later, so for a while no connection of its is
+    /// It has sent bytes beyond a response, or before any request. Such bytes would be taken for
+    /// the
+    /// answer to the next request if they came a moment later, so for a while no connection of its
+    /// is
     /// used twice.
     pub fn distrust(&self, now: Instant) {
         self.condition.lock().distrusted_until = Some(now + DISTRUST);
@@ -264,7 +267,8 @@ impl Upstreams {
         self.failed_open.load(Ordering::Relaxed)
     }
 
-    /// Chooses one that is not in `tried`: an ejected one whose trial is due, a live one, or, failing
+    /// Chooses one that is not in `tried`: an ejected one whose trial is due, a live one, or,
+    /// failing
     /// those and if the operator allows it, an ejected one. `None`: nobody is left.
     pub fn pick(&self, tried: &[UpstreamId], now: Instant) -> Option<InFlight> {
         if let Some(trial) = self.due_trial(tried, now) {
@@ -352,7 +356,8 @@ impl Upstreams {
         }
     }
 
-    /// Builds the live list from the upstreams' states. Whoever comes last has seen every change that
+    /// Builds the live list from the upstreams' states. Whoever comes last has seen every change
+    /// that
     /// was made before it took the lock, so concurrent changes cannot leave an old list behind.
     fn renew_live_list(&self) -> usize {
         let mut live = self.live.lock();
