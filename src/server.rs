@@ -142,6 +142,16 @@ impl Running {
         self.engine.wake_all();
         self.gate.wait_until_empty(until.saturating_duration_since(Instant::now()));
         let cut = self.engine.end() as u64;
+        log::info!(
+            "since the start: {} exchanges finished, {} aborted, {} left by the client, {} retries, \
+             {} sent to ejected upstreams, {} sessions lost to a panic",
+            tally.finished.get(),
+            tally.aborted.get(),
+            tally.client_gone.get(),
+            tally.retried.get(),
+            self.state.upstreams.failed_open(),
+            tally.panics.get(),
+        );
         Drained { finished: tally.finished.get() - before, cut }
     }
 }

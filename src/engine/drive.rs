@@ -180,11 +180,11 @@ impl<C, L> Connection<C, L> {
             Attached::Open(line) => {
                 if wants.upstream_read {
                     let result = hands.read(line, session.space(Side::Upstream));
-                    moved.add(received(session, Side::Upstream, result, now));
+                    moved.add(tell(session, Side::Upstream, Direction::Read, result, now));
                 }
                 if wants.upstream_write && !(wants.look_first && moved.0.is_some()) {
                     let result = hands.write(line, session.output(Side::Upstream));
-                    moved.add(sent(session, Side::Upstream, result, now));
+                    moved.add(tell(session, Side::Upstream, Direction::Write, result, now));
                 }
                 if session.wants_shutdown(Side::Upstream) {
                     // It fails only if the connection is gone, which reading will tell.
@@ -196,11 +196,11 @@ impl<C, L> Connection<C, L> {
         }
         if wants.client_write {
             let result = hands.write_client(client, session.output(Side::Client));
-            moved.add(sent(session, Side::Client, result, now));
+            moved.add(tell(session, Side::Client, Direction::Write, result, now));
         }
         if wants.client_read {
             let result = hands.read_client(client, session.space(Side::Client));
-            moved.add(received(session, Side::Client, result, now));
+            moved.add(tell(session, Side::Client, Direction::Read, result, now));
         }
         if session.wants_shutdown(Side::Client) {
             let _ = hands.shut_down_client(client);
@@ -303,47 +303,27 @@ impl Moved {
     }
 }
 
-fn received(
-    session: &mut Session,
-    side: Side,
-    result: io::Result<usize>,
-    now: Instant,
-) -> Option<usize> {
-    match result {
-        Ok(n) => {
-            session.received(side, n, now);
-            Some(n)
-        }
-        Err(error) => failed(session, side, Direction::Read, error.kind()),
-    }
-}
-
-fn sent(
-    session: &mut Session,
-    side: Side,
-    result: io::Result<usize>,
-    now: Instant,
-) -> Option<usize> {
-    match result {
-        Ok(n) => {
-            session.sent(side, n, now);
-            Some(n)
-        }
-        Err(error) => failed(session, side, Direction::Write, error.kind()),
-    }
-}
-
-fn failed(
+/// Tells the session what came of reading or writing. Returns the bytes moved; `None` if nothing happened.
+fn tell(
     session: &mut Session,
     side: Side,
     direction: Direction,
-    error: ErrorKind,
+    result: io::Result<usize>,
+    now: Instant,
 ) -> Option<usize> {
-    match error {
-        ErrorKind::WouldBlock => None,
-        ErrorKind::Interrupted => Some(0),
-        _ => {
-            session.failed(side, direction);
+    match result {
+        Ok(n) => {
+            match direction {
+                Direction::Read => session.received(side, n, now),
+                Direction::Write => session.sent(side, n, now),
+            }
+            Some(n)
+        }
+        Err(error) if error.kind() == ErrorKind::WouldBlock => None,
+        Err(error) => {
+            if error.kind() != ErrorKind::Interrupted {
+                session.failed(side, direction);
+            }
             Some(0)
         }
     }

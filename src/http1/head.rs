@@ -39,25 +39,14 @@ pub enum Fault {
     TooManyFields,
 }
 
-impl Fault {
-    fn text(self) -> &'static str {
-        match self {
-            Fault::Syntax(why) => why,
-            Fault::LineTooLong => "the first line is too long",
-            Fault::HeadTooLong => "the head is too long",
-            Fault::TooManyFields => "the head has too many fields",
-        }
-    }
-}
-
 impl From<Fault> for Reject {
     fn from(fault: Fault) -> Self {
-        let status = match fault {
-            Fault::Syntax(_) => 400,
-            Fault::LineTooLong => 414,
-            Fault::HeadTooLong | Fault::TooManyFields => 431,
-        };
-        Reject { status, why: fault.text() }
+        match fault {
+            Fault::Syntax(why) => Reject::bad(why),
+            Fault::LineTooLong => Reject::with(414, "the first line is too long"),
+            Fault::HeadTooLong => Reject::with(431, "the head is too long"),
+            Fault::TooManyFields => Reject::with(431, "the head has too many fields"),
+        }
     }
 }
 
