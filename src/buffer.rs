@@ -110,6 +110,11 @@ impl Buffer {
         self.holds
     }
 
+    /// Whether it holds and can go on doing so.
+    pub fn can_hold_more(&self) -> bool {
+        self.holds && !self.must_move()
+    }
+
     /// Ends the hold.
     pub fn let_go(&mut self) {
         self.holds = false;

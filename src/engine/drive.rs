@@ -9,38 +9,40 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::session::{ConnectFailure, Direction, Next, Session, Side, Wants};
+use super::pipe::Pipe;
+use crate::session::{ConnectFailure, Direction, Next, Session, Side, Splice, Wants};
 use crate::shortage;
 use crate::upstream::{Upstream, UpstreamId};
 
 /// Bytes after which a turn ends although more could move: others are waiting.
 const TURN_BYTES: usize = 256 * 1024;
+/// How often others go first because the body behind a head has not come.
+const HEAD_WAITS: u32 = 2;
 /// Exchanges after which a turn ends.
 const TURN_EXCHANGES: usize = 32;
 
 /// What a turn needs of its engine: sockets, in the state "not now" if they say `WouldBlock`, and
 /// connections to upstreams.
 pub trait Hands {
-    /// A client's connection.
-    type Client;
+    /// A socket.
+    type Wire;
     /// A connection to an upstream.
     type Line;
 
-    /// Reads from the client.
-    fn read_client(&mut self, client: &mut Self::Client, into: &mut [u8]) -> io::Result<usize>;
-    /// Writes to the client.
-    fn write_client(&mut self, client: &mut Self::Client, bytes: &[u8]) -> io::Result<usize>;
-    /// Ends the sending direction toward the client.
-    fn shut_down_client(&mut self, client: &mut Self::Client) -> io::Result<()>;
-    /// Makes closing the client's connection a reset.
-    fn reset_client(&mut self, client: &mut Self::Client);
-
-    /// Reads from an upstream.
-    fn read(&mut self, line: &mut Self::Line, into: &mut [u8]) -> io::Result<usize>;
-    /// Writes to an upstream.
-    fn write(&mut self, line: &mut Self::Line, bytes: &[u8]) -> io::Result<usize>;
-    /// Ends the sending direction toward an upstream.
-    fn shut_down(&mut self, line: &mut Self::Line) -> io::Result<()>;
+    /// Reads some bytes; 0 is the end.
+    fn read(&mut self, wire: &mut Self::Wire, into: &mut [u8]) -> io::Result<usize>;
+    /// Writes some of the bytes.
+    fn write(&mut self, wire: &mut Self::Wire, bytes: &[u8]) -> io::Result<usize>;
+    /// Takes up to `most` bytes into a pipe; 0 is the end.
+    fn fill(&mut self, pipe: &mut Pipe, wire: &mut Self::Wire, most: usize) -> io::Result<usize>;
+    /// Writes some of what is in a pipe.
+    fn drain(&mut self, pipe: &mut Pipe, wire: &mut Self::Wire) -> io::Result<usize>;
+    /// Ends the sending direction.
+    fn shut_down(&mut self, wire: &mut Self::Wire) -> io::Result<()>;
+    /// Makes closing it a reset.
+    fn reset_on_close(&mut self, wire: &mut Self::Wire);
+    /// An empty pipe, if there is one.
+    fn pipe(&mut self) -> Option<Pipe>;
 
     /// Takes an idle connection on which neither a byte nor an end is waiting.
     fn take_idle(&mut self, id: UpstreamId, now: Instant) -> Option<Self::Line>;
@@ -55,13 +57,17 @@ pub trait Hands {
 }
 
 /// A client's connection, its session, and the upstream connection it uses.
-pub struct Connection<C, L> {
+pub struct Connection<W, L> {
     /// What it means.
     pub session: Session,
     /// The client's socket.
-    pub client: C,
+    pub client: W,
     /// The upstream connection it uses.
     pub upstream: Attached<L>,
+    /// What is on its way from one to the other past the session, and where to.
+    pipe: Option<(Pipe, Side)>,
+    /// How often it has let others go first for a head alone.
+    waited: u32,
 }
 
 /// What a session has of an upstream connection.
@@ -127,20 +133,25 @@ pub enum Turn {
     Gone,
 }
 
-impl<C, L> Connection<C, L> {
+impl<W, L: AsMut<W>> Connection<W, L> {
     /// A client that has just connected.
-    pub fn new(session: Session, client: C) -> Self {
-        Connection { session, client, upstream: Attached::Nothing }
+    pub fn new(session: Session, client: W) -> Self {
+        Connection { session, client, upstream: Attached::Nothing, pipe: None, waited: 0 }
     }
 
     /// Does what the session says until nothing moves.
-    pub fn turn<H: Hands<Client = C, Line = L>>(&mut self, hands: &mut H, now: Instant) -> Turn {
+    pub fn turn<H: Hands<Wire = W, Line = L>>(&mut self, hands: &mut H, now: Instant) -> Turn {
         let (mut bytes, mut exchanges) = (0, 0);
         loop {
             match self.session.next(now) {
                 Next::Transfer(wants) => match self.transfer(hands, wants, now) {
+                    None if wants.is_head_alone && self.waited < HEAD_WAITS => {
+                        self.waited += 1;
+                        return Turn::Yield;
+                    }
                     None => {
                         self.session.rest();
+                        self.pipe.take_if(|(pipe, _)| pipe.is_empty());
                         return Turn::Wait;
                     }
                     Some(moved) => bytes += moved,
@@ -153,7 +164,7 @@ impl<C, L> Connection<C, L> {
                 }
                 Next::Close { abort } => {
                     if abort {
-                        hands.reset_client(&mut self.client);
+                        hands.reset_on_close(&mut self.client);
                     }
                     return Turn::Gone;
                 }
@@ -166,51 +177,116 @@ impl<C, L> Connection<C, L> {
 
     /// Moves bytes where they are wanted and can move. Returns how many; `None` if nothing
     /// happened.
-    fn transfer<H: Hands<Client = C, Line = L>>(
+    fn transfer<H: Hands<Wire = W, Line = L>>(
         &mut self,
         hands: &mut H,
-        wants: Wants,
+        mut wants: Wants,
         now: Instant,
     ) -> Option<usize> {
         let mut moved = Moved(None);
         moved.add(self.look_at_dial(hands, now));
-        let Connection { session, client, upstream } = self;
+        if !wants.is_head_alone {
+            self.waited = 0;
+        }
+        let is_patient = wants.is_head_alone && self.waited < HEAD_WAITS;
+        wants.client_write &= !is_patient;
+        if let Some(splice) = wants.splice
+            && self.splice(hands, splice, is_patient, &mut moved, now)
+        {
+            let reads = if splice.to == Side::Client {
+                &mut wants.upstream_read
+            } else {
+                &mut wants.client_read
+            };
+            *reads = false;
+        }
+        let Connection { session, client, upstream, .. } = self;
         match upstream {
             Attached::Nothing | Attached::Dialling(..) => (),
             Attached::Open(line) => {
                 if wants.upstream_read {
-                    let result = hands.read(line, session.space(Side::Upstream));
+                    let result = hands.read(line.as_mut(), session.space(Side::Upstream));
                     moved.add(tell(session, Side::Upstream, Direction::Read, result, now));
                 }
                 if wants.upstream_write && !(wants.look_first && moved.0.is_some()) {
-                    let result = hands.write(line, session.output(Side::Upstream));
+                    let result = hands.write(line.as_mut(), session.output(Side::Upstream));
                     moved.add(tell(session, Side::Upstream, Direction::Write, result, now));
                 }
                 if session.wants_shutdown(Side::Upstream) {
                     // It fails only if the connection is gone, which reading will tell.
-                    let _ = hands.shut_down(line);
+                    let _ = hands.shut_down(line.as_mut());
                     session.shut_down(Side::Upstream);
                     moved.add(Some(0));
                 }
             }
         }
         if wants.client_write {
-            let result = hands.write_client(client, session.output(Side::Client));
+            let result = hands.write(client, session.output(Side::Client));
             moved.add(tell(session, Side::Client, Direction::Write, result, now));
         }
         if wants.client_read {
-            let result = hands.read_client(client, session.space(Side::Client));
+            let result = hands.read(client, session.space(Side::Client));
             moved.add(tell(session, Side::Client, Direction::Read, result, now));
         }
         if session.wants_shutdown(Side::Client) {
-            let _ = hands.shut_down_client(client);
+            let _ = hands.shut_down(client);
             session.shut_down(Side::Client);
             moved.add(Some(0));
         }
         moved.0
     }
 
-    fn connect<H: Hands<Client = C, Line = L>>(
+    /// Moves bytes past the session. Returns false if there is no pipe for them.
+    fn splice<H: Hands<Wire = W, Line = L>>(
+        &mut self,
+        hands: &mut H,
+        Splice { to, most }: Splice,
+        is_patient: bool,
+        moved: &mut Moved,
+        now: Instant,
+    ) -> bool {
+        if self.pipe.is_none() {
+            self.pipe = hands.pipe().map(|pipe| (pipe, to));
+        }
+        let Connection { session, client, upstream, pipe: Some((pipe, toward)), .. } = self else {
+            return false;
+        };
+        let line = if let Attached::Open(line) = upstream { Some(line.as_mut()) } else { None };
+        let (from, into) = match to {
+            Side::Client => (line, Some(client)),
+            Side::Upstream => (Some(client), line),
+        };
+        *toward = to;
+        if pipe.is_empty() && !session.output(to).is_empty() {
+            // A head and its body leave together.
+            let Ok(n) = pipe.pour(session.output(to)) else { return false };
+            session.poured(to, n);
+        }
+        if pipe.may_take()
+            && let Some(wire) = from
+            && most > 0
+        {
+            let result = hands.fill(pipe, wire, usize::try_from(most).unwrap_or(usize::MAX));
+            moved.add(count(result, |result| match result {
+                Some(n) => session.taken(to.other(), n, now),
+                None => session.failed(to.other(), Direction::Read),
+            }));
+        }
+        let is_head_alone = is_patient && pipe.may_take();
+        if !pipe.is_empty()
+            && !is_head_alone
+            && let Some(wire) = into
+        {
+            let result = hands.drain(pipe, wire);
+            moved.add(count(result, |result| match result {
+                Some(n) => session.passed(to, n, now),
+                None => session.failed(to, Direction::Write),
+            }));
+        }
+        true
+    }
+
+    fn connect<H: Hands<Wire = W, Line = L>>(
         &mut self,
         hands: &mut H,
         to: Arc<Upstream>,
@@ -228,7 +304,7 @@ impl<C, L> Connection<C, L> {
     }
 
     /// Tries the next address that is left.
-    fn walk_on<H: Hands<Client = C, Line = L>>(
+    fn walk_on<H: Hands<Wire = W, Line = L>>(
         &mut self,
         hands: &mut H,
         mut walk: Walk,
@@ -252,7 +328,7 @@ impl<C, L> Connection<C, L> {
     }
 
     /// Looks whether a connect has come to an end, good or bad. `None` if it has not.
-    fn look_at_dial<H: Hands<Client = C, Line = L>>(
+    fn look_at_dial<H: Hands<Wire = W, Line = L>>(
         &mut self,
         hands: &mut H,
         now: Instant,
@@ -277,12 +353,14 @@ impl<C, L> Connection<C, L> {
     }
 
     /// Gives the upstream connection back, or away.
-    pub fn release<H: Hands<Client = C, Line = L>>(
+    pub fn release<H: Hands<Wire = W, Line = L>>(
         &mut self,
         hands: &mut H,
         keep: bool,
         now: Instant,
     ) {
+        // What was meant for it is for nobody else.
+        self.pipe.take_if(|(_, toward)| *toward == Side::Upstream);
         match std::mem::replace(&mut self.upstream, Attached::Nothing) {
             Attached::Open(line) if keep => hands.keep(line, now),
             // The next connect begins behind the address that did not answer.
@@ -303,7 +381,8 @@ impl Moved {
     }
 }
 
-/// Tells the session what came of reading or writing. Returns the bytes moved; `None` if nothing happened.
+/// Tells the session what came of reading or writing. Returns the bytes moved; `None` if nothing
+/// happened.
 fn tell(
     session: &mut Session,
     side: Side,
@@ -311,20 +390,24 @@ fn tell(
     result: io::Result<usize>,
     now: Instant,
 ) -> Option<usize> {
+    count(result, |moved| match (moved, direction) {
+        (Some(n), Direction::Read) => session.received(side, n, now),
+        (Some(n), Direction::Write) => session.sent(side, n, now),
+        (None, _) => session.failed(side, direction),
+    })
+}
+
+/// Tells `heard` how many bytes were moved, or that it failed. Returns the bytes; `None` if nothing
+/// happened.
+fn count(result: io::Result<usize>, heard: impl FnOnce(Option<usize>)) -> Option<usize> {
     match result {
         Ok(n) => {
-            match direction {
-                Direction::Read => session.received(side, n, now),
-                Direction::Write => session.sent(side, n, now),
-            }
-            Some(n)
+            heard(Some(n));
+            return Some(n);
         }
-        Err(error) if error.kind() == ErrorKind::WouldBlock => None,
-        Err(error) => {
-            if error.kind() != ErrorKind::Interrupted {
-                session.failed(side, direction);
-            }
-            Some(0)
-        }
+        Err(error) if error.kind() == ErrorKind::WouldBlock => return None,
+        Err(error) if error.kind() == ErrorKind::Interrupted => (),
+        Err(_) => heard(None),
     }
+    Some(0)
 }

@@ -10,6 +10,7 @@
 //! tasks
 //! waiting_room.rs  where sessions that cannot move are        wheel.rs  their deadlines
 //! wire.rs          a non-blocking socket                      pool.rs   idle upstream connections
+//! pipe.rs          from socket to socket, not copied
 //! slab.rs          places that threads share by number
 //! ```
 
@@ -23,6 +24,7 @@ use gate::Pass;
 pub mod accept;
 mod drive;
 pub mod gate;
+mod pipe;
 mod pool;
 mod slab;
 pub mod tasks;

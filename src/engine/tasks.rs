@@ -16,7 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::net::Shutdown;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::time::Sleep;
@@ -24,6 +24,7 @@ use tokio::time::Sleep;
 use super::Engine;
 use super::drive::{Connection, Hands, Turn};
 use super::gate::Pass;
+use super::pipe::{Pipe, Pipes};
 use super::pool::Pool;
 use super::slab::Slab;
 use super::wire::{self, Heard};
@@ -51,6 +52,7 @@ pub struct Tasks {
 struct Hub {
     state: Arc<ProxyState>,
     idle: Pool<Line>,
+    pipes: Arc<Pipes>,
     places: Slab<Place>,
     /// Whether every task is to end now.
     is_ending: AtomicBool,
@@ -71,12 +73,19 @@ struct Line {
     upstream: UpstreamId,
 }
 
+impl AsMut<TcpStream> for Line {
+    fn as_mut(&mut self) -> &mut TcpStream {
+        &mut self.stream
+    }
+}
+
 impl Tasks {
     /// Starts a runtime with `workers` threads that serves up to `places` connections.
     pub fn start(state: Arc<ProxyState>, workers: usize, places: usize) -> io::Result<Self> {
         let limits = &state.config.limits;
         let hub = Arc::new(Hub {
             idle: Pool::new(state.config.upstreams.len(), limits.pool, state.config.timeouts.pool),
+            pipes: Arc::default(),
             places: Slab::new(places),
             is_ending: AtomicBool::new(false),
             alive: AtomicUsize::new(0),
@@ -202,10 +211,8 @@ impl Hub {
         loop {
             match connection.turn(&mut Hand { hub: self, cx }, now) {
                 Turn::Gone => return Poll::Ready(()),
-                Turn::Yield => {
-                    cx.waker().wake_by_ref();
-                    return Poll::Pending;
-                }
+                // Wakes this task once others had their turn, and what has arrived was looked at.
+                Turn::Yield => return pin!(tokio::task::yield_now()).poll(cx),
                 Turn::Wait => (),
             }
             let client = look_at_client(connection, cx);
@@ -245,7 +252,15 @@ impl Hub {
 
     /// Whether a connection that nobody uses can be used.
     fn is_quiet(&self, line: &Line, now: Instant) -> bool {
-        let heard = wire::listen_in(&line.stream);
+        let mut heard = None;
+        // Asked this way, tokio learns that there is nothing to read.
+        let _ = line.stream.try_io(Interest::READABLE, || {
+            match *heard.insert(wire::listen_in(&line.stream)) {
+                Heard::Nothing => Err(io::Error::from(ErrorKind::WouldBlock)),
+                Heard::End | Heard::Bytes => Ok(()),
+            }
+        });
+        let heard = heard.unwrap_or_else(|| wire::listen_in(&line.stream));
         if heard == Heard::Bytes
             && let Some(upstream) = self.state.upstreams.all().get(line.upstream.0)
         {
@@ -290,54 +305,58 @@ struct Hand<'a, 'b> {
     cx: &'a mut Context<'b>,
 }
 
-impl Hand<'_, '_> {
-    fn read_some(&mut self, stream: &mut TcpStream, into: &mut [u8]) -> io::Result<usize> {
+impl Hands for Hand<'_, '_> {
+    type Wire = TcpStream;
+    type Line = Line;
+
+    fn read(&mut self, wire: &mut TcpStream, into: &mut [u8]) -> io::Result<usize> {
         let mut buffer = ReadBuf::new(into);
-        match Pin::new(stream).poll_read(self.cx, &mut buffer) {
+        match Pin::new(wire).poll_read(self.cx, &mut buffer) {
             Poll::Ready(Ok(())) => Ok(buffer.filled().len()),
             Poll::Ready(Err(error)) => Err(error),
             Poll::Pending => Err(ErrorKind::WouldBlock.into()),
         }
     }
 
-    fn write_some(&mut self, stream: &mut TcpStream, bytes: &[u8]) -> io::Result<usize> {
-        match Pin::new(stream).poll_write(self.cx, bytes) {
+    fn write(&mut self, wire: &mut TcpStream, bytes: &[u8]) -> io::Result<usize> {
+        match Pin::new(wire).poll_write(self.cx, bytes) {
             Poll::Ready(result) => result,
             Poll::Pending => Err(ErrorKind::WouldBlock.into()),
         }
     }
-}
 
-impl Hands for Hand<'_, '_> {
-    type Client = TcpStream;
-    type Line = Line;
-
-    fn read_client(&mut self, client: &mut TcpStream, into: &mut [u8]) -> io::Result<usize> {
-        self.read_some(client, into)
+    fn fill(&mut self, pipe: &mut Pipe, wire: &mut TcpStream, most: usize) -> io::Result<usize> {
+        while let Poll::Ready(ready) = wire.poll_read_ready(self.cx) {
+            ready?;
+            match wire.try_io(Interest::READABLE, || pipe.fill(&*wire, most)) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => (),
+                result => return result,
+            }
+        }
+        Err(ErrorKind::WouldBlock.into())
     }
 
-    fn write_client(&mut self, client: &mut TcpStream, bytes: &[u8]) -> io::Result<usize> {
-        self.write_some(client, bytes)
+    fn drain(&mut self, pipe: &mut Pipe, wire: &mut TcpStream) -> io::Result<usize> {
+        while let Poll::Ready(ready) = wire.poll_write_ready(self.cx) {
+            ready?;
+            match wire.try_io(Interest::WRITABLE, || pipe.drain(&*wire)) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => (),
+                result => return result,
+            }
+        }
+        Err(ErrorKind::WouldBlock.into())
     }
 
-    fn shut_down_client(&mut self, client: &mut TcpStream) -> io::Result<()> {
-        Ok(rustix::net::shutdown(client, Shutdown::Write)?)
+    fn shut_down(&mut self, wire: &mut TcpStream) -> io::Result<()> {
+        Ok(rustix::net::shutdown(wire, Shutdown::Write)?)
     }
 
-    fn reset_client(&mut self, client: &mut TcpStream) {
-        wire::reset_on_close(client);
+    fn reset_on_close(&mut self, wire: &mut TcpStream) {
+        wire::reset_on_close(wire);
     }
 
-    fn read(&mut self, line: &mut Line, into: &mut [u8]) -> io::Result<usize> {
-        self.read_some(&mut line.stream, into)
-    }
-
-    fn write(&mut self, line: &mut Line, bytes: &[u8]) -> io::Result<usize> {
-        self.write_some(&mut line.stream, bytes)
-    }
-
-    fn shut_down(&mut self, line: &mut Line) -> io::Result<()> {
-        Ok(rustix::net::shutdown(&line.stream, Shutdown::Write)?)
+    fn pipe(&mut self) -> Option<Pipe> {
+        self.hub.pipes.take()
     }
 
     fn take_idle(&mut self, id: UpstreamId, now: Instant) -> Option<Line> {
@@ -363,9 +382,7 @@ impl Hands for Hand<'_, '_> {
     }
 
     fn keep(&mut self, line: Line, now: Instant) {
-        if self.hub.is_quiet(&line, now) {
-            drop(self.hub.idle.put(line.upstream, now, line, |_| ()));
-        }
+        drop(self.hub.idle.put(line.upstream, now, line, |_| ()));
     }
 
     fn complain_of_shortage(&mut self, id: UpstreamId, error: &io::Error, now: Instant) {

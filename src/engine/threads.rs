@@ -20,6 +20,7 @@ use threadpool::ThreadPool;
 use super::Engine;
 use super::drive::{Attached, Connection, Hands, Turn};
 use super::gate::Pass;
+use super::pipe::{Pipe, Pipes};
 use super::pool::Pool;
 use super::slab::Slab;
 use super::waiting_room::{
@@ -54,6 +55,7 @@ struct Shared {
     places: Slab<Place>,
     lines: Arc<Slab<LinePlace>>,
     idle: Pool<Line>,
+    pipes: Arc<Pipes>,
     wheel: Wheel<Due>,
     is_sweeping: AtomicBool,
     shortage: Lock<Seldom>,
@@ -111,6 +113,12 @@ impl Line {
     }
 }
 
+impl AsMut<Socket> for Line {
+    fn as_mut(&mut self) -> &mut Socket {
+        &mut self.socket
+    }
+}
+
 impl Drop for Line {
     fn drop(&mut self) {
         if let Some(place) = self.places.get(self.key.index) {
@@ -144,6 +152,7 @@ impl Threads {
             places: Slab::new(places),
             lines: Arc::new(Slab::new(lines)),
             idle: Pool::new(config.upstreams.len(), most_idle, oldest),
+            pipes: Arc::default(),
             wheel: Wheel::new(now),
             is_sweeping: AtomicBool::new(false),
             shortage: Lock::default(),
@@ -306,15 +315,15 @@ impl Shared {
     /// There were news of an idle connection, perhaps old ones. If it has ended, or talks without
     /// being
     /// asked, nobody may use it again.
-    fn look_at_idle(&self, line: Line, now: Instant) {
-        if self.is_quiet(&line, now) {
+    fn look_at_idle(&self, mut line: Line, now: Instant) {
+        if self.is_quiet(&mut line, now) {
             self.lay_by(line, now);
         }
     }
 
     /// Whether a connection that nobody uses can be used.
-    fn is_quiet(&self, line: &Line, now: Instant) -> bool {
-        let heard = wire::listen_in(&line.socket);
+    fn is_quiet(&self, line: &mut Line, now: Instant) -> bool {
+        let heard = line.socket.listen_in();
         if heard == Heard::Bytes
             && let Some(upstream) = self.state.upstreams.all().get(line.upstream.0)
         {
@@ -414,8 +423,8 @@ impl Shared {
     fn take_idle(&self, upstream: UpstreamId, user: Key, now: Instant) -> Option<Line> {
         // Every look takes one out, so it ends.
         loop {
-            let line = self.idle.take(upstream, now, |line| line.set_owner(user.number()))?;
-            if self.is_quiet(&line, now) {
+            let mut line = self.idle.take(upstream, now, |line| line.set_owner(user.number()))?;
+            if self.is_quiet(&mut line, now) {
                 return Some(line);
             }
         }
@@ -428,7 +437,7 @@ impl Shared {
         loop {
             // News that have come for the user since it looked are about what is idle from now on.
             let news = seat.take_upstream_news();
-            if (news != 0 || line.socket.may_be_readable()) && !self.is_quiet(&line, now) {
+            if (news != 0 || line.socket.has_ended()) && !self.is_quiet(&mut line, now) {
                 return;
             }
             self.lay_by(line, now);
@@ -484,35 +493,35 @@ impl Connection<Socket, Line> {
 }
 
 impl Hands for Hand<'_> {
-    type Client = Socket;
+    type Wire = Socket;
     type Line = Line;
 
-    fn read_client(&mut self, client: &mut Socket, into: &mut [u8]) -> io::Result<usize> {
-        client.read(into)
+    fn read(&mut self, wire: &mut Socket, into: &mut [u8]) -> io::Result<usize> {
+        wire.read(into)
     }
 
-    fn write_client(&mut self, client: &mut Socket, bytes: &[u8]) -> io::Result<usize> {
-        client.write(bytes)
+    fn write(&mut self, wire: &mut Socket, bytes: &[u8]) -> io::Result<usize> {
+        wire.write(bytes)
     }
 
-    fn shut_down_client(&mut self, client: &mut Socket) -> io::Result<()> {
-        client.shutdown()
+    fn fill(&mut self, pipe: &mut Pipe, wire: &mut Socket, most: usize) -> io::Result<usize> {
+        wire.fill(pipe, most)
     }
 
-    fn reset_client(&mut self, client: &mut Socket) {
-        wire::reset_on_close(client);
+    fn drain(&mut self, pipe: &mut Pipe, wire: &mut Socket) -> io::Result<usize> {
+        wire.drain(pipe)
     }
 
-    fn read(&mut self, line: &mut Line, into: &mut [u8]) -> io::Result<usize> {
-        line.socket.read(into)
+    fn shut_down(&mut self, wire: &mut Socket) -> io::Result<()> {
+        wire.shutdown()
     }
 
-    fn write(&mut self, line: &mut Line, bytes: &[u8]) -> io::Result<usize> {
-        line.socket.write(bytes)
+    fn reset_on_close(&mut self, wire: &mut Socket) {
+        wire::reset_on_close(wire);
     }
 
-    fn shut_down(&mut self, line: &mut Line) -> io::Result<()> {
-        line.socket.shutdown()
+    fn pipe(&mut self) -> Option<Pipe> {
+        self.shared.pipes.take()
     }
 
     fn take_idle(&mut self, id: UpstreamId, now: Instant) -> Option<Line> {

@@ -10,6 +10,8 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, ipproto, sockopt};
 
+use super::pipe::Pipe;
+
 /// A TCP socket that is watched with edge-triggered events: after a short read or write it is not
 /// asked
 /// again before an event says that something has changed.
@@ -63,9 +65,16 @@ impl Socket {
         wants
     }
 
-    /// Whether it may have something to read. False is certain only while events are looked at.
-    pub fn may_be_readable(&self) -> bool {
-        self.readable || self.ends
+    /// Whether its end has arrived, as far as events have told.
+    pub fn has_ended(&self) -> bool {
+        self.ends
+    }
+
+    /// Listens without taking anything.
+    pub fn listen_in(&mut self) -> Heard {
+        let heard = listen_in(&self.stream);
+        self.readable &= heard != Heard::Nothing;
+        heard
     }
 }
 
@@ -104,10 +113,35 @@ impl Socket {
         result
     }
 
+    /// Takes bytes into a pipe; 0 is the end. `WouldBlock` means "not now".
+    pub fn fill(&mut self, pipe: &mut Pipe, most: usize) -> io::Result<usize> {
+        if !self.readable {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        // A pipe takes fewer bytes than there are, so only asking in vain says that there are none.
+        let result = pipe.fill(&self.stream, most);
+        self.readable = !is_would_block(&result);
+        result
+    }
+
+    /// Writes some of what is in a pipe. `WouldBlock` means "not now".
+    pub fn drain(&mut self, pipe: &mut Pipe) -> io::Result<usize> {
+        if !self.writable {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let result = pipe.drain(&self.stream);
+        self.writable = !is_would_block(&result);
+        result
+    }
+
     /// Ends the sending direction.
     pub fn shutdown(&mut self) -> io::Result<()> {
         self.stream.shutdown(Shutdown::Write)
     }
+}
+
+fn is_would_block(result: &io::Result<usize>) -> bool {
+    result.as_ref().is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
 }
 
 /// What is waiting to be read on a connection that nobody uses.

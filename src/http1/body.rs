@@ -174,6 +174,24 @@ impl Transfer {
         Transfer { decoder, encoder, bytes: 0 }
     }
 
+    /// Bytes that are to come and leave as they come; `None` if their framing changes, or if they
+    /// do not leave at all. Without a known length it is the most there can be.
+    pub fn left_as_it_comes(&self) -> Option<u64> {
+        match (self.decoder, self.encoder) {
+            (Decoder::Length(left), Encoder::Plain) => Some(left),
+            (Decoder::UntilClose, Encoder::Plain) => Some(u64::MAX),
+            _ => None,
+        }
+    }
+
+    /// `n` of them have gone past.
+    pub fn went_past(&mut self, n: usize) {
+        if let Decoder::Length(left) = &mut self.decoder {
+            *left = left.saturating_sub(n as u64);
+        }
+        self.bytes += n as u64;
+    }
+
     /// Moves what has arrived and has room.
     pub fn run(&mut self, from: &mut Buffer, to: &mut Buffer) -> Result<Flow, BadBody> {
         loop {

@@ -98,7 +98,7 @@ impl Session {
                 (true, false) => Timeout::Idle,
             };
         };
-        let output_is_out = self.upstream.output.is_empty() || self.upstream.deaf;
+        let output_is_out = self.upstream.is_flushed() || self.upstream.deaf;
         match (&self.request_leg, &self.response_leg) {
             (RequestLeg::Tunnel, _) => Timeout::Tunnel,
             (_, ResponseLeg::Head(_)) if self.link == Link::Connecting => Timeout::Connect,
@@ -138,7 +138,7 @@ impl Session {
         if let Phase::Last(_) = self.phase {
             self.abort("the client does not read", now);
             self.phase = Phase::Closed { abort: true };
-        } else if awaits_response && !self.upstream.output.is_empty() {
+        } else if awaits_response && !self.upstream.is_flushed() {
             self.answer(Reject::with(504, "the upstream does not read the request"), None);
         } else if awaits_response {
             self.answer(Reject::with(408, "the request body stopped arriving"), None);
@@ -146,7 +146,7 @@ impl Session {
             self.request_leg = RequestLeg::Cut;
         } else {
             // If it is the client that does not read, there is no use in waiting for it once more.
-            let client_reads = self.client.output.is_empty();
+            let client_reads = self.client.is_flushed();
             let why = if client_reads {
                 "the upstream stopped sending"
             } else {

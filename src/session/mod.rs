@@ -13,6 +13,7 @@ mod request;
 mod response;
 pub mod retry;
 mod settle;
+mod splice;
 
 use std::io;
 use std::net::IpAddr;
@@ -26,8 +27,14 @@ use crate::upstream::Upstream;
 
 pub use deadline::Timeout;
 pub use record::{Outcome, Record};
+pub use splice::Splice;
 
 use exchange::{Exchange, RequestLeg, ResponseLeg};
+use splice::Course;
+
+/// Bytes that are read of a response at a time before its head is known: a long body behind it is
+/// cheaper not copied.
+const FIRST_READ: usize = 8 * 1024;
 
 /// One of the two connections of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +43,16 @@ pub enum Side {
     Client,
     /// Who answers.
     Upstream,
+}
+
+impl Side {
+    /// The one across.
+    pub fn other(self) -> Side {
+        match self {
+            Side::Client => Side::Upstream,
+            Side::Upstream => Side::Client,
+        }
+    }
 }
 
 /// What is to be done next.
@@ -76,6 +93,12 @@ pub struct Wants {
     pub upstream_read: bool,
     /// To the upstream.
     pub upstream_write: bool,
+    /// From one to the other, past the session. An engine that declines does what the others say
+    /// instead; one that does not leaves reading from that side alone.
+    pub splice: Option<Splice>,
+    /// What there is for the client is a head whose body has not come. Most often it is right
+    /// behind, and one write is cheaper than two: others may go first.
+    pub is_head_alone: bool,
     /// Nothing was written to the upstream yet: if reading from it brings anything, an end
     /// perhaps, it
     /// has to be looked at first, because a request of which nothing was written can be sent again.
@@ -105,6 +128,8 @@ pub enum Direction {
 struct Port {
     input: Buffer,
     output: Buffer,
+    /// Bytes that are on their way out past the buffers; they come before those in `output`.
+    piped: usize,
     /// Nothing more will come, in order.
     ended: bool,
     /// Nothing more will come, by an error.
@@ -132,7 +157,7 @@ impl Port {
 
     /// For the next connection; what is in the buffers stays.
     fn forget_connection(&mut self) {
-        (self.ended, self.failed, self.deaf) = (false, false, false);
+        (self.ended, self.failed, self.deaf, self.piped) = (false, false, false, 0);
         self.shutdown = Shutdown::No;
     }
 
@@ -141,7 +166,12 @@ impl Port {
     }
 
     fn can_write(&self) -> bool {
-        !self.deaf && !self.output.is_empty()
+        !self.deaf && !self.output.is_empty() && self.piped == 0
+    }
+
+    /// Whether everything that was to go out has.
+    fn is_flushed(&self) -> bool {
+        self.output.is_empty() && self.piped == 0
     }
 
     fn half_close(&mut self) {
@@ -292,7 +322,16 @@ impl Session {
 
     /// Room for bytes from `from`; never empty where `Wants` asked to read.
     pub fn space(&mut self, from: Side) -> &mut [u8] {
-        self.port(from).input.space()
+        let space = match from {
+            Side::Client => self.client.input.space(),
+            Side::Upstream => self.upstream.input.space(),
+        };
+        let most = match (from, &self.response_leg) {
+            (Side::Upstream, ResponseLeg::Head(_)) => FIRST_READ,
+            _ => space.len(),
+        };
+        let len = most.min(space.len());
+        &mut space[..len]
     }
 
     /// `n` bytes were read into `space`; 0 is the end.
@@ -312,10 +351,7 @@ impl Session {
 
     /// Bytes for `to`.
     pub fn output(&self, to: Side) -> &[u8] {
-        match to {
-            Side::Client => self.client.output.unread(),
-            Side::Upstream => self.upstream.output.unread(),
-        }
+        self.peek_port(to).output.unread()
     }
 
     /// The first `n` bytes of `output` were taken.
@@ -335,8 +371,8 @@ impl Session {
 
     /// Whether the sending direction toward `to` is to be closed now.
     pub fn wants_shutdown(&self, to: Side) -> bool {
-        let port = if to == Side::Client { &self.client } else { &self.upstream };
-        port.shutdown == Shutdown::Wanted && port.output.is_empty()
+        let port = self.peek_port(to);
+        port.shutdown == Shutdown::Wanted && port.is_flushed()
     }
 
     /// It was.
@@ -394,7 +430,15 @@ impl Session {
         }
     }
 
+    fn peek_port(&self, side: Side) -> &Port {
+        match side {
+            Side::Client => &self.client,
+            Side::Upstream => &self.upstream,
+        }
+    }
+
     fn wants(&self) -> Wants {
+        let (up, down) = (self.course(Side::Upstream), self.course(Side::Client));
         let is_open = matches!(self.link, Link::Open { .. });
         let client_read = match self.phase {
             Phase::Open => match self.request_leg {
@@ -411,10 +455,15 @@ impl Session {
             ResponseLeg::Idle | ResponseLeg::Done => false,
         };
         Wants {
-            client_read: client_read && self.client.can_read(),
+            client_read: client_read && self.client.can_read() && up != Course::Flush,
             client_write: self.client.can_write(),
-            upstream_read: upstream_read && self.upstream.can_read(),
+            upstream_read: upstream_read && self.upstream.can_read() && down != Course::Flush,
             upstream_write: is_open && self.upstream.can_write(),
+            splice: match (up, down) {
+                (Course::Splice(splice), _) | (_, Course::Splice(splice)) => Some(splice),
+                _ => None,
+            },
+            is_head_alone: self.is_head_alone(),
             look_first: self.exchange.as_ref().is_some_and(|exchange| !exchange.wrote),
         }
     }

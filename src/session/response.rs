@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::exchange::{RequestLeg, ResponseLeg};
 use super::request::head_limits;
 use super::retry::Failure;
-use super::{Link, Session};
+use super::{FIRST_READ, Link, Session};
 use crate::buffer::Buffer;
 use crate::http1::body::{Decoder, Encoder, Flow, Transfer};
 use crate::http1::head::{self, HeadLimits, ResponseHead, Search};
@@ -162,6 +162,17 @@ impl Session {
         if let Some(seen) = served {
             self.observe(seen, now);
         }
+    }
+
+    /// Whether the client has got nothing of the response yet, and what there is for it is the head
+    /// and not all of a short body.
+    pub(super) fn is_head_alone(&self) -> bool {
+        let (ResponseLeg::Body(transfer), Some(exchange)) = (&self.response_leg, &self.exchange)
+        else {
+            return false;
+        };
+        let is_short = transfer.decoder.left().is_some_and(|left| left < FIRST_READ as u64);
+        exchange.sent_to_client == 0 && (transfer.bytes == 0 || is_short)
     }
 
     fn relay_response(&mut self, now: Instant) -> bool {

@@ -84,7 +84,7 @@ impl Session {
             changed = true;
         }
         let is_reading = matches!(self.request_leg, RequestLeg::Body(_));
-        if self.client.output.is_empty() && !is_reading {
+        if self.client.is_flushed() && !is_reading {
             self.finish(now);
             changed = true;
         }
@@ -103,12 +103,12 @@ impl Session {
             && response.framing != Framing::UntilClose
             && choice.upstream().may_reuse(now)
             && matches!(self.request_leg, RequestLeg::Done)
-            && self.upstream.output.is_empty()
+            && self.upstream.is_flushed()
             && !(self.upstream.ended || self.upstream.failed || self.upstream.deaf)
     }
 
     fn settle_last(&mut self, end: End) -> bool {
-        if !self.client.output.is_empty() {
+        if !self.client.is_flushed() {
             return false;
         }
         self.phase = match end {
