@@ -1,11 +1,14 @@
 //! A byte buffer between a socket and the codec, and the free list that its memory comes from.
 //!
 //! An empty buffer that was released holds no memory, so an idle session costs none. Each thread
-//! keeps
-//! a bounded list of released memory: after warm-up nothing is allocated. Not here: what the bytes
+//! keeps a short list of released memory, and beside it all threads keep one together: a session
+//! that takes its memory on one thread and gives it back on another would otherwise empty one list
+//! and fill the other, for ever. So after warm-up nothing is allocated. Not here: what the bytes
 //! mean.
 
 use std::cell::RefCell;
+
+use crate::lock::Lock;
 
 /// Bytes of one buffer. A head must fit into it, and one read moves at most that much.
 pub const SIZE: usize = 32 * 1024;
@@ -13,11 +16,42 @@ pub const SIZE: usize = 32 * 1024;
 /// Room below which held bytes are given up: less is of no use to a chunk.
 const LEAST_ROOM: usize = 64;
 
-/// Released buffers that a thread keeps for reuse: 2 MiB.
-const KEPT_PER_THREAD: usize = 64;
+/// Released buffers that a thread keeps for reuse: 512 KiB.
+const KEPT_PER_THREAD: usize = 16;
+/// Released buffers that all threads keep together beside those: 4 MiB.
+const KEPT_TOGETHER: usize = 128;
+/// How many go from one list to the other at a time, so that the lock is taken seldom.
+const HANDED_OVER: usize = KEPT_PER_THREAD / 2;
 
 thread_local! {
     static KEPT: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+static TOGETHER: Lock<Vec<Vec<u8>>> = Lock::new(Vec::new());
+
+/// Memory for one buffer: what this thread has kept, or another one, or new.
+fn take_memory() -> Vec<u8> {
+    let kept = KEPT.with_borrow_mut(|kept| {
+        if kept.is_empty() {
+            let mut together = TOGETHER.lock();
+            let rest = together.len().saturating_sub(HANDED_OVER);
+            kept.extend(together.drain(rest..));
+        }
+        kept.pop()
+    });
+    kept.unwrap_or_else(|| vec![0; SIZE])
+}
+
+/// Keeps memory for `take_memory` if there is room for it.
+fn keep_memory(memory: Vec<u8>) {
+    KEPT.with_borrow_mut(|kept| {
+        if kept.len() >= KEPT_PER_THREAD {
+            let mut together = TOGETHER.lock();
+            let room = KEPT_TOGETHER.saturating_sub(together.len());
+            together.extend(kept.drain(..HANDED_OVER).take(room));
+        }
+        kept.push(memory);
+    });
 }
 
 /// Bytes go in at the end (`space`, `filled`, `push`) and out at the front (`unread`, `consume`).
@@ -155,17 +189,13 @@ impl Buffer {
         let store = std::mem::take(&mut self.store);
         (self.start, self.end) = (0, 0);
         if store.len() == SIZE {
-            KEPT.with_borrow_mut(|kept| {
-                if kept.len() < KEPT_PER_THREAD {
-                    kept.push(store);
-                }
-            });
+            keep_memory(store);
         }
     }
 
     fn make_room(&mut self) {
         if self.store.is_empty() {
-            self.store = KEPT.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; SIZE]);
+            self.store = take_memory();
         } else if self.must_move() {
             self.store.copy_within(self.start..self.end, 0);
             self.end -= self.start;

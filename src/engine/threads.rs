@@ -42,6 +42,9 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// the wheel does not fill with the deadlines of connections that are long gone.
 const FIRST_LOOK: Duration = Duration::from_secs(1);
 
+/// Sessions that a worker has room to remember from the start.
+const DUE_AT_ONCE: usize = 64;
+
 /// The running engine.
 pub struct Threads {
     shared: Arc<Shared>,
@@ -242,8 +245,9 @@ impl Drop for Threads {
 impl Shared {
     fn work(&self) {
         let mut events = Events::default();
-        let mut due = Vec::new();
-        let mut again = VecDeque::new();
+        // Room for what comes up in quiet times, so that nothing is allocated for it later.
+        let mut due = Vec::with_capacity(DUE_AT_ONCE);
+        let mut again = VecDeque::with_capacity(DUE_AT_ONCE);
         let mut now = Instant::now();
         loop {
             let patience =

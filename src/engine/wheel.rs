@@ -15,10 +15,12 @@ use crate::lock::Lock;
 const TICK: Duration = Duration::from_millis(100);
 /// Slots of the wheel; entries further ahead than one turn (102 s) stay for another one.
 const SLOTS: usize = 1024;
-/// Room that a slot keeps, in entries.
-const KEPT_ENTRIES: usize = 64;
-/// No entry.
+/// Room that the wheel keeps when it is empty, in entries: 32 KiB.
+const KEPT_ENTRIES: usize = 1024;
+/// No tick: there is no entry.
 const NEVER: u64 = u64::MAX;
+/// No index: a list ends.
+const NOWHERE: usize = usize::MAX;
 
 /// A time, in ticks since the wheel was made.
 pub type Tick = u64;
@@ -33,9 +35,23 @@ pub struct Wheel<T> {
     next_due: AtomicU64,
 }
 
+/// Each slot is a linked list. All of them share their memory, so that what comes free in one is used
+/// by the next, and as long as the entries do not become more nothing is allocated.
 struct Slots<T> {
-    slots: Vec<Vec<(Tick, T)>>,
+    /// Where the list of each slot begins.
+    first: Vec<usize>,
+    linked: Vec<Linked<T>>,
+    /// Where the list begins of those that are free.
+    free: usize,
+    /// Those that are not free.
     entries: usize,
+}
+
+#[derive(Clone, Copy)]
+struct Linked<T> {
+    tick: Tick,
+    entry: T,
+    next: usize,
 }
 
 impl<T: Copy> Wheel<T> {
@@ -43,7 +59,12 @@ impl<T: Copy> Wheel<T> {
     pub fn new(start: Instant) -> Self {
         Wheel {
             start,
-            slots: Lock::new(Slots { slots: (0..SLOTS).map(|_| Vec::new()).collect(), entries: 0 }),
+            slots: Lock::new(Slots {
+                first: vec![NOWHERE; SLOTS],
+                linked: Vec::with_capacity(KEPT_ENTRIES),
+                free: NOWHERE,
+                entries: 0,
+            }),
             turned: AtomicU64::new(0),
             next_due: AtomicU64::new(NEVER),
         }
@@ -66,8 +87,7 @@ impl<T: Copy> Wheel<T> {
     pub fn insert(&self, tick: Tick, entry: T) -> (Tick, bool) {
         let mut slots = self.slots.lock();
         let tick = tick.max(self.turned.load(Ordering::Relaxed) + 1);
-        slots.slots[tick as usize % SLOTS].push((tick, entry));
-        slots.entries += 1;
+        slots.insert(tick, entry);
         let earliest = tick < self.next_due.load(Ordering::Relaxed);
         if earliest {
             self.next_due.store(tick, Ordering::Release);
@@ -92,18 +112,10 @@ impl<T: Copy> Wheel<T> {
         let passed = now.saturating_duration_since(self.start).as_nanos() / TICK.as_nanos();
         let passed = passed as Tick;
         let from = self.turned.load(Ordering::Relaxed) + 1;
-        let slots = &mut *slots;
         for tick in from..=passed.min(from + SLOTS as Tick - 1) {
-            let entries = &mut slots.entries;
-            slots.slots[tick as usize % SLOTS].retain(|&(at, entry)| {
-                if at <= passed {
-                    due.push(entry);
-                    *entries -= 1;
-                }
-                at > passed
-            });
-            slots.slots[tick as usize % SLOTS].shrink_to(KEPT_ENTRIES);
+            slots.take_due(tick as usize % SLOTS, passed, due);
         }
+        slots.shrink();
         self.turned.fetch_max(passed, Ordering::AcqRel);
         self.next_due.store(slots.next_due(passed), Ordering::Release);
     }
@@ -114,14 +126,55 @@ impl<T: Copy> Wheel<T> {
     }
 }
 
-impl<T> Slots<T> {
+impl<T: Copy> Slots<T> {
+    fn insert(&mut self, tick: Tick, entry: T) {
+        let slot = tick as usize % SLOTS;
+        let linked = Linked { tick, entry, next: self.first[slot] };
+        let at = self.free;
+        if at == NOWHERE {
+            self.first[slot] = self.linked.len();
+            self.linked.push(linked);
+        } else {
+            self.first[slot] = at;
+            self.free = self.linked[at].next;
+            self.linked[at] = linked;
+        }
+        self.entries += 1;
+    }
+
+    /// Moves the entries of a slot that are due into `due`. The others wait for another turn.
+    fn take_due(&mut self, slot: usize, passed: Tick, due: &mut Vec<T>) {
+        let mut at = std::mem::replace(&mut self.first[slot], NOWHERE);
+        while at != NOWHERE {
+            let Linked { tick, entry, next } = self.linked[at];
+            let list = if tick <= passed {
+                due.push(entry);
+                self.entries -= 1;
+                &mut self.free
+            } else {
+                &mut self.first[slot]
+            };
+            self.linked[at].next = std::mem::replace(list, at);
+            at = next;
+        }
+    }
+
+    /// Gives back what a crowd has left, once there is no entry.
+    fn shrink(&mut self) {
+        if self.entries == 0 && self.linked.len() > KEPT_ENTRIES {
+            self.linked.clear();
+            self.linked.shrink_to(KEPT_ENTRIES);
+            self.free = NOWHERE;
+        }
+    }
+
     /// A tick after `passed` before which no entry is due.
     fn next_due(&self, passed: Tick) -> Tick {
         if self.entries == 0 {
             return NEVER;
         }
         let ahead = (1..SLOTS as Tick).map(|ahead| passed + ahead);
-        let mut filled = ahead.filter(|&tick| !self.slots[tick as usize % SLOTS].is_empty());
+        let mut filled = ahead.filter(|&tick| self.first[tick as usize % SLOTS] != NOWHERE);
         filled.next().unwrap_or(passed + SLOTS as Tick)
     }
 }
@@ -165,6 +218,21 @@ mod tests {
             wheel.insert(entry.into(), entry);
         }
         assert_eq!(due(&wheel, start + Duration::from_secs(86_400)).len(), 2_000);
+    }
+
+    #[test]
+    fn memory_is_used_again_and_given_back_when_there_is_no_entry() {
+        let start = Instant::now();
+        let wheel = Wheel::new(start);
+        let entries = || wheel.slots.lock().linked.len();
+        for tick in 1..5_000 {
+            wheel.insert(tick, 1);
+            wheel.insert(tick + 3_000, 2);
+            assert_eq!(due(&wheel, wheel.time_of(tick)).len(), if tick > 3_000 { 2 } else { 1 });
+        }
+        assert_eq!(entries(), 3_002, "as many as there were at a time");
+        assert_eq!(due(&wheel, wheel.time_of(10_000)).len(), 3_000);
+        assert_eq!(entries(), 0);
     }
 
     #[test]

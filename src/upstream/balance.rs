@@ -7,15 +7,50 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use super::Upstream;
+use super::{Upstream, UpstreamId};
 use crate::config::Policy;
+
+/// Those of a list that a request has not tried, with numbers from 0. The list is not copied, so
+/// that being one of many costs a request nothing.
+pub struct Candidates<'a> {
+    list: &'a [Arc<Upstream>],
+    /// The indices of those that it has tried, from the lowest to the highest.
+    tried: Vec<usize>,
+}
+
+impl<'a> Candidates<'a> {
+    /// Those of `list`, which is in the order of the ids, without those that were `tried`.
+    pub fn new(list: &'a [Arc<Upstream>], tried: &[UpstreamId]) -> Self {
+        let index = |id: &UpstreamId| list.binary_search_by_key(id, |upstream| upstream.id()).ok();
+        let mut tried: Vec<_> = tried.iter().filter_map(index).collect();
+        tried.sort_unstable();
+        tried.dedup();
+        Candidates { list, tried }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.list.len() - self.tried.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The one with this number, which is below `len`.
+    pub fn get(&self, number: usize) -> &'a Arc<Upstream> {
+        let skip = |index, &tried: &usize| index + usize::from(tried <= index);
+        &self.list[self.tried.iter().fold(number, skip)]
+    }
+}
 
 /// A way of choosing.
 pub trait Balance: Send + Sync {
-    /// The index of the chosen one. `live` is never empty. `again` says that this request was with
+    /// The number of the chosen one. There is at least one. `again` says that this request was with
     /// another one before: it must not use up a turn, or the one after a broken upstream would get
     /// no requests of its own.
-    fn pick(&self, live: &[Arc<Upstream>], again: bool) -> usize;
+    fn pick(&self, among: &Candidates<'_>, again: bool) -> usize;
 }
 
 /// The implementation of `policy`; what it does at random follows from `seed`.
@@ -35,8 +70,8 @@ struct RoundRobin {
 }
 
 impl Balance for RoundRobin {
-    fn pick(&self, live: &[Arc<Upstream>], again: bool) -> usize {
-        self.turn.next(live.len(), again)
+    fn pick(&self, among: &Candidates<'_>, again: bool) -> usize {
+        self.turn.next(among.len(), again)
     }
 }
 
@@ -46,21 +81,33 @@ struct Random {
 }
 
 impl Balance for Random {
-    fn pick(&self, live: &[Arc<Upstream>], _again: bool) -> usize {
-        self.draws.below(live.len())
+    fn pick(&self, among: &Candidates<'_>, _again: bool) -> usize {
+        self.draws.below(among.len())
     }
 }
 
-/// The fewest exchanges in flight; among equals, one after the other.
+/// The fewest exchanges in flight; among equals, one after the other. Whoever has none is not to be
+/// outdone, so all are looked at only if all are busy.
 struct LeastRequests {
     turn: Turn,
 }
 
 impl Balance for LeastRequests {
-    fn pick(&self, live: &[Arc<Upstream>], again: bool) -> usize {
-        let start = self.turn.next(live.len(), again);
-        let from_start = (0..live.len()).map(|i| (start + i) % live.len());
-        from_start.min_by_key(|&i| live[i].in_flight()).unwrap_or(start)
+    fn pick(&self, among: &Candidates<'_>, again: bool) -> usize {
+        let start = self.turn.next(among.len(), again);
+        let (mut fewest, mut chosen) = (usize::MAX, start);
+        for numbers in [start..among.len(), 0..start] {
+            for number in numbers {
+                let in_flight = among.get(number).in_flight();
+                if in_flight < fewest {
+                    (fewest, chosen) = (in_flight, number);
+                }
+                if fewest == 0 {
+                    return chosen;
+                }
+            }
+        }
+        chosen
     }
 }
 
@@ -72,14 +119,14 @@ struct TwoChoices {
 }
 
 impl Balance for TwoChoices {
-    fn pick(&self, live: &[Arc<Upstream>], _again: bool) -> usize {
-        let one = self.draws.below(live.len());
-        if live.len() == 1 {
+    fn pick(&self, among: &Candidates<'_>, _again: bool) -> usize {
+        let one = self.draws.below(among.len());
+        if among.len() == 1 {
             return one;
         }
-        let step = 1 + self.draws.below(live.len() - 1);
-        let other = (one + step) % live.len();
-        if live[other].in_flight() < live[one].in_flight() { other } else { one }
+        let step = 1 + self.draws.below(among.len() - 1);
+        let other = (one + step) % among.len();
+        if among.get(other).in_flight() < among.get(one).in_flight() { other } else { one }
     }
 }
 
@@ -120,11 +167,34 @@ mod tests {
     use super::*;
     use crate::upstream::{Chosen, test_upstreams};
 
+    fn all(list: &[Arc<Upstream>]) -> Candidates<'_> {
+        Candidates::new(list, &[])
+    }
+
+    #[test]
+    fn candidates_are_those_of_the_list_that_were_not_tried() {
+        let list = test_upstreams(6);
+        let without_one: Vec<_> = [&list[..2], &list[3..]].concat();
+        let rows: [&[usize]; 7] =
+            [&[], &[0], &[5], &[3, 1], &[4, 0, 0, 5], &[2, 9], &[5, 4, 3, 1, 0]];
+        for list in [&list, &without_one] {
+            for tried in rows {
+                let ids: Vec<_> = tried.iter().map(|&i| UpstreamId(i)).collect();
+                let candidates = Candidates::new(list, &ids);
+                let found: Vec<_> =
+                    (0..candidates.len()).map(|number| candidates.get(number).id()).collect();
+                let expected = list.iter().map(|u| u.id()).filter(|id| !ids.contains(id));
+                assert_eq!(found, expected.collect::<Vec<_>>(), "{tried:?}");
+                assert_eq!(candidates.is_empty(), found.is_empty());
+            }
+        }
+    }
+
     fn counts(policy: Policy, upstreams: usize, picks: usize) -> Vec<usize> {
         let (balance, live) = (of_policy(policy, 7), test_upstreams(upstreams));
         let mut counts = vec![0; upstreams];
         for _ in 0..picks {
-            counts[balance.pick(&live, false)] += 1;
+            counts[balance.pick(&all(&live), false)] += 1;
         }
         counts
     }
@@ -139,8 +209,8 @@ mod tests {
         let (balance, live) = (of_policy(Policy::RoundRobin, 7), test_upstreams(2));
         let first: Vec<_> = (0..4)
             .map(|_| {
-                let first = balance.pick(&live, false);
-                balance.pick(&live[..1], true);
+                let first = balance.pick(&all(&live), false);
+                balance.pick(&all(&live[..1]), true);
                 first
             })
             .collect();
@@ -167,7 +237,27 @@ mod tests {
         let _busy: Vec<_> = (0..5).map(|_| live[0].begin(Chosen::Live)).collect();
         for policy in [Policy::LeastRequests, Policy::TwoChoices] {
             let balance = of_policy(policy, 1);
-            assert!((0..20).all(|_| balance.pick(&live, false) == 1), "{policy:?}");
+            assert!((0..20).all(|_| balance.pick(&all(&live), false) == 1), "{policy:?}");
+        }
+    }
+
+    #[test]
+    fn the_first_with_the_fewest_requests_is_chosen_whoever_is_idle() {
+        // In flight, and whose turn follows: the first from there on with the fewest.
+        for (in_flight, chosen) in [
+            ([0, 0, 0, 0], [0, 1, 2, 3]),
+            ([2, 0, 3, 0], [1, 1, 3, 3]),
+            ([2, 1, 3, 1], [1, 1, 3, 3]),
+            ([1, 1, 1, 1], [0, 1, 2, 3]),
+            ([4, 3, 2, 1], [3, 3, 3, 3]),
+        ] {
+            let live = test_upstreams(4);
+            let begin = |(i, &count): (usize, &usize)| vec![i; count];
+            let busy = in_flight.iter().enumerate().flat_map(begin);
+            let _busy: Vec<_> = busy.map(|i| live[i].begin(Chosen::Live)).collect();
+            let balance = LeastRequests { turn: Turn(AtomicUsize::new(0)) };
+            let picks = [(); 4].map(|()| balance.pick(&all(&live), false));
+            assert_eq!(picks, chosen, "{in_flight:?}");
         }
     }
 

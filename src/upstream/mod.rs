@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 
 use crate::config::{Authority, Config};
 use crate::lock::Lock;
-use balance::Balance;
+use balance::{Balance, Candidates};
 use health::{Change, Health, HealthRules, Seen};
 
 /// How long an ejected upstream is left alone before one real request tries it, with probes off.
@@ -225,6 +225,8 @@ pub struct Upstreams {
     trials: bool,
     fail_open: bool,
     ejected: AtomicUsize,
+    /// No trial is due before; spares most requests the look at all upstreams.
+    next_trial: Lock<Option<Instant>>,
     failed_open: AtomicU64,
 }
 
@@ -248,6 +250,7 @@ impl Upstreams {
             trials: config.health.interval.is_none(),
             fail_open: config.retry.fail_open,
             ejected: AtomicUsize::new(0),
+            next_trial: Lock::default(),
             failed_open: AtomicU64::new(0),
         }
     }
@@ -293,33 +296,31 @@ impl Upstreams {
         tried: &[UpstreamId],
         chosen: Chosen,
     ) -> Option<InFlight> {
-        let untried: Vec<Arc<Upstream>>;
-        let among = if tried.is_empty() {
-            among
-        } else {
-            untried = among.iter().filter(|u| !tried.contains(&u.id)).cloned().collect();
-            &untried
-        };
+        let among = Candidates::new(among, tried);
         (!among.is_empty())
-            .then(|| among[self.balance.pick(among, !tried.is_empty())].begin(chosen))
+            .then(|| among.get(self.balance.pick(&among, !tried.is_empty())).begin(chosen))
     }
 
     fn due_trial(&self, tried: &[UpstreamId], now: Instant) -> Option<InFlight> {
         if !self.trials || self.ejected.load(Ordering::Relaxed) == 0 {
             return None;
         }
-        let due = self.all.iter().find(|upstream| {
-            if upstream.is_up() || tried.contains(&upstream.id) {
-                return false;
-            }
+        let mut next_trial = self.next_trial.lock();
+        if next_trial.is_some_and(|at| at > now) {
+            return None;
+        }
+        let (mut due, mut next) = (None, None);
+        for upstream in self.all.iter().filter(|upstream| !upstream.is_up()) {
             let mut condition = upstream.condition.lock();
-            let is_due = condition.trial_at.is_some_and(|at| at <= now);
-            if is_due {
-                condition.trial_at = Some(now + TRIAL_INTERVAL);
+            let Some(at) = &mut condition.trial_at else { continue };
+            if due.is_none() && *at <= now && !tried.contains(&upstream.id) {
+                *at = now + TRIAL_INTERVAL;
+                due = Some(upstream);
             }
-            is_due
-        })?;
-        Some(due.begin(Chosen::Trial))
+            next = earlier(next, *at);
+        }
+        *next_trial = next;
+        Some(due?.begin(Chosen::Trial))
     }
 
     /// Takes into account what was seen of an upstream, by a probe or by a real request.
@@ -343,6 +344,10 @@ impl Upstreams {
             change
         };
         let Some(change) = change else { return };
+        if let Change::Ejected(_) = change {
+            let mut next_trial = self.next_trial.lock();
+            *next_trial = earlier(*next_trial, now + TRIAL_INTERVAL);
+        }
         let live = self.renew_live_list();
         let of = self.all.len();
         match change {
@@ -365,6 +370,11 @@ impl Upstreams {
         self.ejected.store(self.all.len() - live.len(), Ordering::Relaxed);
         live.len()
     }
+}
+
+/// The earlier of two times, of which one may not be known.
+fn earlier(one: Option<Instant>, other: Instant) -> Option<Instant> {
+    Some(one.map_or(other, |one| one.min(other)))
 }
 
 #[cfg(test)]
@@ -437,6 +447,39 @@ mod tests {
         assert_eq!(picks(&upstreams, &[], later), [1], "one request, not two");
         upstreams.observe(UpstreamId(0), trial.served(), later);
         assert_eq!(picks(&upstreams, &[], later), [0, 1]);
+    }
+
+    #[test]
+    fn each_ejected_upstream_is_tried_once_an_interval() {
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let upstreams = upstreams(4, |config| config.health.interval = None);
+        upstreams.observe(UpstreamId(2), Seen::NoConnection, start);
+        upstreams.observe(UpstreamId(1), Seen::NoConnection, after(4));
+        let trial = |tried: &[UpstreamId], now| {
+            let choice = upstreams.pick(tried, now)?;
+            (choice.chosen() == Chosen::Trial).then(|| choice.upstream().id().0)
+        };
+        for (seconds, tried, expected) in [
+            (9, None, None),
+            (10, Some(UpstreamId(2)), None),
+            (10, None, Some(2)),
+            (13, None, None),
+            (14, None, Some(1)),
+            (19, None, None),
+            // Both are due by now, and one after the other has its turn.
+            (30, None, Some(1)),
+            (30, None, Some(2)),
+            (30, None, None),
+            (40, Some(UpstreamId(1)), Some(2)),
+            (40, None, Some(1)),
+        ] {
+            let tried: Vec<_> = tried.into_iter().collect();
+            assert_eq!(trial(&tried, after(seconds)), expected, "after {seconds} s, not {tried:?}");
+        }
+        upstreams.observe(UpstreamId(1), Seen::TrialServed, after(41));
+        assert_eq!(trial(&[], after(60)), Some(2));
+        assert_eq!(trial(&[], after(60)), None, "the other one is live again");
     }
 
     #[test]
