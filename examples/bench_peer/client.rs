@@ -3,7 +3,9 @@
 //! Strict where a figure depends on it: an answer counts when all of its bytes came. Not here: when a
 //! request is sent (`load.rs`, `idle.rs`).
 
+use std::cell::Cell;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::rc::Rc;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -11,8 +13,12 @@ use tokio::net::{TcpSocket, TcpStream};
 use crate::Failure;
 
 /// Bytes of an answer that are read at a time; its head must fit.
-const CHUNK: usize = 64 << 10;
+const CHUNK: usize = 16 << 10;
 const MAX_FIELDS: usize = 64;
+/// Clients that are warmed at a time: few, so that they need few connections to upstreams.
+const WARMED_AT_A_TIME: u32 = 16;
+/// Source addresses that warm clients come from in turn, so that none runs out of ports.
+const SOURCES: u32 = 250;
 
 /// Where requests go, and the request itself.
 pub struct Target {
@@ -133,6 +139,36 @@ impl Client {
         }
         if head.status == 200 { Ok(head.body) } else { Err(Wrong::Status(head.status)) }
     }
+}
+
+/// So many clients that have made one request each and are connected.
+pub async fn warm(count: u32, target: &Rc<Target>) -> Result<Vec<Client>, Failure> {
+    let next = Rc::new(Cell::new(0));
+    let lanes: Vec<_> = (0..WARMED_AT_A_TIME)
+        .map(|_| tokio::task::spawn_local(warm_lane(next.clone(), count, target.clone())))
+        .collect();
+    let mut clients = Vec::new();
+    for lane in lanes {
+        clients.extend(lane.await.map_err(|error| format!("a task failed: {error}"))??);
+    }
+    Ok(clients)
+}
+
+/// Warms one client after the other until `count` have been.
+async fn warm_lane(
+    next: Rc<Cell<u32>>,
+    count: u32,
+    target: Rc<Target>,
+) -> Result<Vec<Client>, Failure> {
+    let mut clients = Vec::new();
+    while next.get() < count {
+        let number = next.replace(next.get() + 1);
+        let mut client = Client::new(Some(Ipv4Addr::new(127, 0, 1, (number % SOURCES + 1) as u8)));
+        let answer = client.exchange(&target).await;
+        answer.map_err(|wrong| format!("client {number} of {count}: {}", wrong.name()))?;
+        clients.push(client);
+    }
+    Ok(clients)
 }
 
 async fn connect(address: SocketAddr, from: Option<Ipv4Addr>) -> Result<TcpStream, Wrong> {

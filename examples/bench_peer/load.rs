@@ -16,7 +16,7 @@ use rustix::time::{
 };
 use tokio::sync::{Notify, mpsc};
 
-use crate::client::{Client, Target, Wrong};
+use crate::client::{self, Client, Target, Wrong};
 use crate::{Failure, allow_descriptors};
 
 #[derive(Args)]
@@ -36,6 +36,9 @@ pub struct Options {
     /// A new connection for each request
     #[arg(long)]
     close: bool,
+    /// Connect first, with a request each that does not count
+    #[arg(long, conflicts_with = "close")]
+    warm: bool,
     /// Such as http://127.0.0.1:8080/path
     url: String,
 }
@@ -69,8 +72,15 @@ pub async fn run(options: Options) -> Result<(), Failure> {
         over: RefCell::new(false),
         tally: RefCell::new(tally),
     });
-    let clients: Vec<_> = (0..options.connections)
-        .map(|_| tokio::task::spawn_local(serve(desk.clone(), target.clone(), timeout)))
+    let clients = match options.warm {
+        true => client::warm(options.connections, &target).await?,
+        false => (0..options.connections).map(|_| Client::new(None)).collect(),
+    };
+    let clients: Vec<_> = clients
+        .into_iter()
+        .map(|client| {
+            tokio::task::spawn_local(serve(client, desk.clone(), target.clone(), timeout))
+        })
         .collect();
     pace(&desk, &options).await.map_err(|error| format!("no timer: {error}"))?;
     for client in clients {
@@ -123,8 +133,7 @@ fn tick(period_ns: u64, all: u64, tell: &mpsc::UnboundedSender<u64>) -> rustix::
 }
 
 /// One connection: takes what is due until all is over.
-async fn serve(desk: Rc<Desk>, target: Rc<Target>, timeout: Duration) {
-    let mut client = Client::new(None);
+async fn serve(mut client: Client, desk: Rc<Desk>, target: Rc<Target>, timeout: Duration) {
     loop {
         let next = desk.due.borrow_mut().pop_front();
         let Some(due) = next else {
