@@ -57,17 +57,17 @@ class Taken:
             if contestant.ended():
                 raise Broken("it ended")
         except Broken as reason:
-            self.fail(contestant, str(reason))
+            self.fail(name, reason)
+            if contestant.process:
+                say(f"its log ends with: {contestant.process.last_words()}")
             return
         mine = self.values.setdefault(name, {})
         for figure, value in found.items():
             mine.setdefault(figure, []).append(value)
 
-    def fail(self, contestant, reason):
-        self.failed[contestant.name] = reason
-        print(f"  {contestant.name}: {reason}", file=sys.stderr)
-        if contestant.process:
-            print(f"  its log ends with: {contestant.process.last_words()}", file=sys.stderr)
+    def fail(self, name, reason):
+        self.failed[name] = str(reason)
+        say(f"{name}: {reason}")
 
     def median(self, name, figure):
         values = self.values.get(name, {}).get(figure)
@@ -106,11 +106,16 @@ def lined_up(workload, taken, folder, names):
         field = []
         for name, count in itertools.product(names, counts):
             label = f"{name}, {count:,} upstreams" if count else name
+            if label in taken.failed:
+                continue
             home = pathlib.Path(tempfile.mkdtemp(dir=folder))
             home.chmod(0o755)  # nginx drops its privileges if it has any, and must find its files
-            ups = stack.enter_context(behind(workload, count, home, taken.plan))
-            start = contestants.start(name, label, home, ups, taken.plan.descriptors)
-            field.append(stack.enter_context(start))
+            try:
+                ups = stack.enter_context(behind(workload, count, home, taken.plan))
+                start = contestants.start(name, label, home, ups, taken.plan.descriptors)
+                field.append(stack.enter_context(start))
+            except Broken as reason:
+                taken.fail(label, reason)
         for each in field:
             taken.take(each, checked, workload)
         yield field

@@ -82,7 +82,8 @@ def bars(axes, groups, names, value, whiskers=None):
 
 
 def cpu(found, pyplot):
-    groups = [(workload, part) for workload, part in found.of(CLOSED) if ratio(part, NGINX) or ratio(part, HAPROXY)]
+    rivals = (NGINX, HAPROXY)
+    groups = [group for group in found.of(CLOSED) if any(ratio(group[1], rival) for rival in rivals)]
     if not groups:
         return None
 
@@ -95,7 +96,8 @@ def cpu(found, pyplot):
     figure, axes = pyplot.subplots(figsize=(9, 3.8))
     bars(axes, groups, PROXIES, lambda group, name: ratio(group[1], name), whiskers)
     axes.axhline(1, color="#333333", linewidth=0.8)
-    axes.set_xticks(range(len(groups)), [workload.name for workload, _ in groups], rotation=25, ha="right")
+    axes.set_xticks(range(len(groups)), [workload.label for workload, _ in groups], fontsize=8)
+    axes.set_xlabel("workload")
     axes.set_ylabel("CPU time per request\n(cheaper of nginx and HAProxy = 1)")
     figure.legend(loc="outside upper center", ncols=4, handles=axes.get_legend_handles_labels()[0])
     return figure
@@ -107,9 +109,8 @@ def latency(found, pyplot):
         return None
     columns = min(3, len(groups))
     rows = -(-len(groups) // columns)
-    figure, grid = pyplot.subplots(
-        rows, columns, figsize=(3 * columns + 0.5, 2.5 * rows + 0.6), sharex=True, squeeze=False
-    )
+    size = (3 * columns + 0.5, 2.5 * rows + 0.6)
+    figure, grid = pyplot.subplots(rows, columns, figsize=size, sharex=True, sharey=True, squeeze=False)
     for axes in grid.flat[len(groups) :]:
         axes.set_visible(False)
     for axes, (workload, part) in zip(grid.flat, groups):
@@ -123,10 +124,13 @@ def latency(found, pyplot):
         axes.set_xticks(range(len(PERCENTILES)), PERCENTILES.values())
         axes.set_xlim(-0.3, len(PERCENTILES) - 0.7)
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.minorticks_off()
         axes.set_title(f"{workload.name}, {part['rate']:,} requests/s", fontsize=9)
-    for axes in grid[:, 0]:
-        axes.set_ylabel("latency, ms")
-    handles = {text: handle for axes in grid.flat for handle, text in zip(*axes.get_legend_handles_labels())}
+    figure.supylabel("latency, ms (logarithmic)", fontsize=9)
+    figure.supxlabel("percentile of answers", fontsize=9)
+    pairs = [pair for axes in grid.flat for pair in zip(*axes.get_legend_handles_labels())]
+    handles = {text: handle for handle, text in pairs}
     figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=5)
     return figure
 
@@ -136,7 +140,7 @@ def idle_memory(found, pyplot):
     if not groups:
         return None
     figure, (each, all_) = pyplot.subplots(1, 2, figsize=(9, 3.4))
-    ticks = [f"{workload.connections:,} clients" for workload, _ in groups]
+    ticks = [f"{workload.connections:,}" for workload, _ in groups]
     for axes, value, text in [
         (each, "client_bytes", "memory per idle client, KiB"),
         (all_, "peak_kib", "memory with all clients, MiB"),
@@ -148,13 +152,14 @@ def idle_memory(found, pyplot):
 
         bars(axes, groups, PROXIES, in_unit)
         axes.set_xticks(range(len(groups)), ticks)
+        axes.set_xlabel("idle keep-alive clients")
         axes.set_ylabel(text)
     figure.legend(loc="outside upper center", ncols=4, handles=each.get_legend_handles_labels()[0])
     return figure
 
 
 def rate(found, pyplot):
-    groups = [(workload, part) for workload, part in found.of(CLOSED) if workload.name.startswith("get-")]
+    groups = [group for group in found.of(CLOSED) if group[0].name.startswith("get-")]
     if len(groups) < 2:
         return None
     figure, axes = pyplot.subplots(figsize=(7, 3.6))

@@ -9,26 +9,27 @@ from beam_bench.workloads import CLOSED, IDLE, OVERLOAD, SCALING, TABLE
 
 INTRODUCTION = """# Benchmarks
 
-Written by `bench/compare --write`; not to be edited by hand. All processes share one machine with the load and the
-upstreams, so **only ratios within one row mean anything**. Contestants run in turn; a figure is the median of the
-repetitions, with the range behind it. `threads` and `async` are balancebeam's engines; *no proxy* is the load
-straight at the upstream. Where answers were wrong or missing, there is no figure.
+Written by `bench/compare --write`; not to be edited by hand. All processes share one machine with
+the load and the upstreams, so **only ratios within one row mean anything**. Contestants run in turn;
+a figure is the median of the repetitions, with the range behind it. `threads` and `async` are
+balancebeam's engines; *no proxy* is the load straight at the upstream. Where answers were wrong or
+missing, there is no figure.
 """
 LEGEND = {
-    "cpu": "User and system time of the proxy's processes per request in µs (range), and its **ratio to the cheaper "
-    "of nginx and HAProxy**.",
+    "cpu": "User and system time of the proxy's processes per request in µs (range), and its **ratio "
+    "to the cheaper of nginx and HAProxy**.",
     "split": "The same in µs, user + system.",
     "kernel": "Per request: system calls / context switches.",
     "rate": "wrk sends as fast as answers come. Requests per second (range).",
     "saturation": "p50 / p99 / p99.9 in ms while wrk sends as fast as answers come.",
-    "fixed": "p50 / p99 / p99.9 in ms at the same rate for all, half of what the slower of nginx and HAProxy can do; "
-    "counted from the time at which a request was due, so that waiting counts.",
-    "memory": "Fresh process / most seen under load, in MiB, as proportional set size: a page that several processes "
-    "share counts once.",
-    "idle": "Bytes per client that has made one request and waits, in the proxy's processes (range); then MiB with "
-    "all of them.",
-    "overload": "Good answers per second (range); their p50 / p99 in ms from the time at which a request was due; "
-    "what the other clients got, per second.",
+    "fixed": "p50 / p99 / p99.9 in ms at the same rate for all, half of what the slower of nginx and "
+    "HAProxy can do; counted from the time at which a request was due, so that waiting counts.",
+    "memory": "Fresh process / most seen under load, in MiB, as proportional set size: a page that "
+    "several processes share counts once.",
+    "idle": "Bytes per client that has made one request and waits, in the proxy's processes (range); "
+    "then MiB with all of them.",
+    "overload": "Good answers per second (range); their p50 / p99 in ms from the time at which a "
+    "request was due; what the other clients got, per second.",
 }
 
 
@@ -114,19 +115,18 @@ class titled:
 
 
 def scaling(found):
-    """One row for each number of upstreams, the engines beside each other."""
+    """A row for each engine and number of upstreams; an engine's ratio is to its row with the fewer."""
     sections = []
     for workload, part in found.of(SCALING):
-        names = list(part["contestants"])
         rows = []
-        for name in names:
-            engine = name.split(",")[0]
-            first = next(other for other in names if other.startswith(engine))
-            mine, base = part["contestants"][name], part["contestants"][first]["cpu_us"]["median"]
-            by = mine["cpu_us"]["median"] / base
-            rows.append(f"| {name} | {spread(mine['cpu_us'])} | **{by:.2f}** | {spread(mine['rate'])} |")
-        sections.append(f"## Few upstreams and many\n\n{workload.title}. CPU time per request in µs (range).\n")
-        sections.append("| | CPU time | to the fewer | requests/s |\n|---|---|---|---|\n" + "\n".join(rows) + "\n")
+        for name, mine in part["contestants"].items():
+            base = f"{name.split(',')[0]}, {workload.few_upstreams:,} upstreams"
+            base = part["contestants"].get(base, {}).get("cpu_us")
+            by = f"**{mine['cpu_us']['median'] / base['median']:.2f}**" if base else "–"
+            rows.append(f"| {name} | {spread(mine['cpu_us'])} | {by} | {spread(mine['rate'])} |")
+        text = f"{workload.title}. CPU time per request in µs (range)."
+        head = "| | CPU time | to the fewer | requests/s |\n|---|---|---|---|"
+        sections.append("\n".join(["## Few upstreams and many", "", text, "", head, *rows, ""]))
     return sections
 
 

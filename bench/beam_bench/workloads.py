@@ -12,6 +12,7 @@ OVERLOAD = "overload"  # more than the upstream can do, at a fixed rate
 class Workload:
     name: str
     title: str
+    label: str = ""  # below a bar of a plot
     kind: str = CLOSED
     connections: int = 0
     path: str = "/1k"
@@ -31,9 +32,10 @@ class Workload:
         return int(self.connections * both_sides * 1.25) + self.peers.get("count", 1) + 64
 
 
-def get(connections, **rest):
+def get(connections):
     name, title = f"get-{connections}", f"1 KiB, {connections:,} connections"
-    return Workload(name, title, connections=connections, fixed_rate=True, **rest)
+    label = f"1 KiB,\n{connections:,} conn."
+    return Workload(name, title, label, connections=connections, fixed_rate=True)
 
 
 def idle(clients):
@@ -46,13 +48,37 @@ TABLE = [
     get(64),
     get(512),
     get(4096),
-    Workload("new-connection", "1 KiB, a new connection each, 32 at a time", connections=32, close=True, fixed_rate=True),
-    Workload("large-100k", "100 KiB answers, 16 connections", connections=16, path="/100k", fixed_rate=True),
-    Workload("large-10m", "10 MiB answers, 8 connections", connections=8, path="/10m"),
-    Workload("post-64k", "64 KiB POST, 16 connections", connections=16, path="/post", post_bytes=64 << 10),
+    Workload(
+        "new-connection",
+        "1 KiB, a new connection each, 32 at a time",
+        "1 KiB, new\nconn. each",
+        connections=32,
+        close=True,
+        fixed_rate=True,
+    ),
+    Workload(
+        "large-100k",
+        "100 KiB answers, 16 connections",
+        "100 KiB\nanswers",
+        connections=16,
+        path="/100k",
+        fixed_rate=True,
+    ),
+    Workload(
+        "large-10m", "10 MiB answers, 8 connections", "10 MiB\nanswers", connections=8, path="/10m"
+    ),
+    Workload(
+        "post-64k",
+        "64 KiB POST, 16 connections",
+        "64 KiB\nPOST",
+        connections=16,
+        path="/post",
+        post_bytes=64 << 10,
+    ),
     Workload(
         "slow-upstream",
         "1 KiB after 100 ms, 1,000 connections",
+        "100 ms\nupstream",
         connections=1000,
         path="/",
         peers={"delay_ms": 100},
@@ -60,6 +86,7 @@ TABLE = [
     Workload(
         "many-upstreams",
         "1 KiB from 100 upstreams, 64 connections",
+        "100\nupstreams",
         connections=64,
         path="/",
         peers={"count": 100},
