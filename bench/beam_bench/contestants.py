@@ -1,0 +1,115 @@
+"""Who is compared, and how each one is tuned: as an expert would for these workloads.
+
+Two workers or threads each, connections kept on both sides, no logs, nginx with a listen socket for
+each worker, buffers that hold the larger answers without a temporary file. Not here: what they are
+asked (`workloads`).
+"""
+
+import contextlib
+import urllib.error
+import urllib.request
+
+from beam_bench import machine
+from beam_bench.processes import Broken, Process, free_port
+
+NGINX, HAPROXY, THREADS, ASYNC, DIRECT = "nginx", "HAProxy", "threads", "async", "no proxy"
+PROXIES = [NGINX, HAPROXY, THREADS, ASYNC]
+ALL = [*PROXIES, DIRECT]
+# Idle upstream connections that each may keep: as many as the workloads have clients in flight.
+KEEP = 4096
+
+NGINX_CONFIG = """
+worker_processes 2; daemon off; pid {dir}/px.pid; error_log {dir}/px.err; worker_rlimit_nofile {limit};
+events {{ worker_connections {limit}; }}
+http {{ access_log off; keepalive_requests 1000000000; keepalive_timeout 300s;
+  client_body_temp_path {dir}/px-body; proxy_temp_path {dir}/px-temp;
+  upstream u {{ {servers} keepalive {keep}; keepalive_requests 1000000000; }}
+  server {{ listen 127.0.0.1:{port} reuseport backlog=4096; client_max_body_size 0;
+    client_body_buffer_size 128k; proxy_request_buffering off; proxy_buffers 16 32k;
+    proxy_buffer_size 32k; proxy_max_temp_file_size 0;
+    location / {{ proxy_pass http://u; proxy_http_version 1.1; proxy_set_header Connection "";
+      proxy_set_header Host $host; proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+    }} }} }}
+"""
+NGINX_SERVER = "server 127.0.0.1:{up};"
+
+# The two ratios keep idle upstream connections alive while many descriptors are in use. HAProxy shares
+# one listen socket among its threads as evenly as `shards by-thread` would; with that, new connections
+# cost 1.1 to 1.4 times as much.
+HAPROXY_CONFIG = """
+global
+  nbthread 2
+  maxconn {limit}
+  no strict-limits
+  tune.bufsize 32768
+  tune.pool-low-fd-ratio 80
+  tune.pool-high-fd-ratio 90
+defaults
+  mode http
+  timeout client 300s
+  timeout server 300s
+  timeout connect 5s
+  http-reuse always
+frontend f
+  bind 127.0.0.1:{port} backlog 4096
+  default_backend b
+backend b
+  option forwardfor
+{servers}
+"""
+HAPROXY_SERVER = "  server s{up} 127.0.0.1:{up} pool-max-conn {keep}\n"
+
+
+class Contestant:
+    """A name, a port, the right answers, and the process behind it; none if there is no proxy."""
+
+    def __init__(self, name, port, answers, process=None):
+        self.name, self.port, self.answers, self.process = name, port, answers, process
+
+    def url(self, path):
+        return f"http://127.0.0.1:{self.port}{path}"
+
+    def check(self, workload):
+        """A wrong answer makes every figure worthless."""
+        path = workload.path
+        body = b"x" * workload.post_bytes if workload.post_bytes else None
+        try:
+            with urllib.request.urlopen(self.url(path), body, timeout=10) as answer:
+                got = answer.read()
+        except (OSError, urllib.error.HTTPError) as error:
+            raise Broken(f"no answer to {path}: {error}") from error
+        if got != self.answers[path]:
+            raise Broken(f"a wrong answer to {path}")
+
+    def ended(self):
+        return self.process and self.process.popen.poll() is not None
+
+
+def command_of(name, folder, port, ups, limit):
+    """How a proxy is started in front of some upstreams."""
+    values = {"dir": folder, "port": port, "keep": KEEP, "limit": limit}
+    if name in (NGINX, HAPROXY):
+        config, server = {
+            NGINX: (NGINX_CONFIG, NGINX_SERVER),
+            HAPROXY: (HAPROXY_CONFIG, HAPROXY_SERVER),
+        }[name]
+        servers = "".join(server.format(up=up, keep=KEEP) for up in ups)
+        file = folder / f"{name}.conf"
+        file.write_text(config.format(servers=servers, **values))
+        return ["nginx", "-c", file] if name == NGINX else ["haproxy", "-f", file]
+    command = [machine.BALANCEBEAM, "--engine", name, "--threads", "2", "--pool-size", KEEP]
+    command += ["--bind", f"127.0.0.1:{port}"]
+    return command + [part for up in ups for part in ("--upstream", f"127.0.0.1:{up}")]
+
+
+@contextlib.contextmanager
+def start(name, label, folder, upstreams, limit):
+    """A contestant in front of `upstreams`, or none; `label` is its name in the figures."""
+    if name == DIRECT:
+        yield Contestant(label, upstreams.ports[0], upstreams.answers)
+        return
+    port = free_port()
+    command = command_of(name, folder, port, upstreams.ports, limit)
+    with Process(label, command, folder / "proxy.log") as process:
+        process.wait_for(port)
+        yield Contestant(label, port, upstreams.answers, process)

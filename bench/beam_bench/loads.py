@@ -1,0 +1,74 @@
+"""Who sends the requests: wrk as fast as it can, the open loop at a fixed rate, idle clients.
+
+A run with an error raises `Broken`; only the open loop can be told to count errors instead. Not here:
+what it costs the contestant (`measure`).
+"""
+
+import contextlib
+import json
+import subprocess
+
+from beam_bench import machine
+from beam_bench.processes import Broken, Process
+
+SCRIPT = machine.ROOT / "bench" / "wrk.lua"
+GRACE = 30  # seconds that a load may take beyond its own
+
+
+def run(command, seconds):
+    command = [str(part) for part in command]
+    try:
+        out = subprocess.run(command, capture_output=True, text=True, timeout=seconds + GRACE)
+    except subprocess.TimeoutExpired as error:
+        raise Broken(f"{command[0]} did not end") from error
+    if out.returncode:
+        raise Broken((out.stderr or out.stdout).strip().splitlines()[-1])
+    return json.loads(out.stdout.strip().splitlines()[-1])
+
+
+def told(errors):
+    return ", ".join(f"{count:,} × {kind}" for kind, count in errors.items() if count)
+
+
+def wrk_command(contestant, workload, seconds):
+    command = ["wrk", "-t1", f"-c{workload.connections}", f"-d{seconds}s", "--timeout", "10s"]
+    command += ["-H", "Connection: close"] if workload.close else []
+    command += ["-s", SCRIPT, contestant.url(workload.path)]
+    return command + (["--", workload.post_bytes] if workload.post_bytes else [])
+
+
+def saturate(contestant, workload, seconds, before=()):
+    """As many requests as the connections carry, one after the other on each. `before` is a command
+    that runs wrk."""
+    result = run([*before, *wrk_command(contestant, workload, seconds)], seconds)
+    if any(result["errors"].values()) or not result["answers"]:
+        raise Broken(told(result["errors"]) or "no answers")
+    if result["bytes"] < result["answers"] * len(contestant.answers[workload.path]):
+        raise Broken("answers were cut short")
+    return result
+
+
+def open_loop(contestant, workload, rate, seconds, timeout_ms=5_000, warm=False):
+    """Requests at a fixed rate, whatever becomes of them. Errors are in the result."""
+    command = [machine.PEER, "load", "--rate", rate, "--connections", workload.connections]
+    command += ["--seconds", seconds, "--timeout-ms", timeout_ms, contestant.url(workload.path)]
+    command += ["--close"] if workload.close else []
+    command += ["--warm"] if warm else []
+    result = run(command, seconds + timeout_ms / 1000)
+    if result["body_bytes"] != result["good"] * len(contestant.answers[workload.path]):
+        raise Broken("answers were cut short")
+    return result
+
+
+@contextlib.contextmanager
+def idle(contestant, workload, clients, log):
+    """So many clients that have made one request and wait; all must be there at the end still."""
+    command = [machine.PEER, "idle", "--clients", clients, contestant.url(workload.path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with Process("idle clients", command, log, **pipes) as process:
+        process.line(GRACE)
+        yield
+        process.popen.stdin.close()
+        left = int(process.line(GRACE))
+        if left != clients:
+            raise Broken(f"{clients - left:,} of {clients:,} idle connections were closed")

@@ -1,0 +1,150 @@
+//! An upstream that answers every request with 1 KiB, at once, late, or only so many at a time.
+//!
+//! Those above `--most` wait in the order of their arrival; one whose client goes away meanwhile is
+//! forgotten, as most servers do that hear of it. Not here: large bodies; nginx serves those.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::rc::Rc;
+use std::time::Duration;
+
+use clap::Args;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::Semaphore;
+
+use crate::{Failure, allow_descriptors, stdin_to_end};
+
+/// Bytes of each answer's body.
+const BODY: usize = 1 << 10;
+/// Bytes of a request's head.
+const MAX_HEAD: usize = 16 << 10;
+const MAX_FIELDS: usize = 64;
+const BACKLOG: u32 = 4_096;
+
+#[derive(Args)]
+pub struct Options {
+    /// Ports to listen on
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    ports: u32,
+    /// How long each answer takes
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=60_000))]
+    delay_ms: u64,
+    /// Requests that are worked on at a time, over all ports; others wait [default: no limit]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    most: Option<u32>,
+}
+
+/// How each request is worked on, and the answer.
+struct Work {
+    delay: Duration,
+    permits: Semaphore,
+    answer: Vec<u8>,
+    last_answer: Vec<u8>,
+}
+
+impl Work {
+    async fn take(&self) {
+        let _permit = self.permits.acquire().await;
+        if !self.delay.is_zero() {
+            tokio::time::sleep(self.delay).await;
+        }
+    }
+}
+
+pub async fn run(options: Options) -> Result<(), Failure> {
+    allow_descriptors(options.ports as usize)?;
+    let answer = |field: &str| {
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {BODY}\r\n{field}\r\n");
+        [head.as_bytes(), &[b'x'; BODY]].concat()
+    };
+    let permits = options.most.map_or(Semaphore::MAX_PERMITS, |most| most as usize);
+    let work = Rc::new(Work {
+        delay: Duration::from_millis(options.delay_ms),
+        permits: Semaphore::new(permits),
+        answer: answer(""),
+        last_answer: answer("Connection: close\r\n"),
+    });
+    let mut ports = Vec::new();
+    for _ in 0..options.ports {
+        let listener = listen().map_err(|error| format!("no port to listen on: {error}"))?;
+        let address = listener.local_addr().map_err(|error| error.to_string())?;
+        ports.push(address.port().to_string());
+        tokio::task::spawn_local(accept(listener, work.clone()));
+    }
+    println!("{}", ports.join(" "));
+    stdin_to_end().await;
+    Ok(())
+}
+
+fn listen() -> std::io::Result<TcpListener> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0))?;
+    socket.listen(BACKLOG)
+}
+
+async fn accept(listener: TcpListener, work: Rc<Work>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                tokio::task::spawn_local(serve(stream, work.clone()));
+            }
+            // A shortage of descriptors; connections that end make room.
+            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    }
+}
+
+/// Answers requests one after the other until the connection ends, or is no longer understood.
+async fn serve(mut stream: TcpStream, work: Rc<Work>) -> Option<()> {
+    stream.set_nodelay(true).ok()?;
+    let mut buffer = vec![0; MAX_HEAD];
+    let mut filled = 0;
+    loop {
+        let (length, close) = loop {
+            if let Some(head) = parse(&buffer[..filled])? {
+                break head;
+            }
+            filled += match stream.read(&mut buffer[filled..]).await {
+                Ok(count) if count > 0 => count,
+                _ => return None,
+            };
+        };
+        buffer.copy_within(length..filled, 0);
+        filled -= length;
+        tokio::select! {
+            biased;
+            () = work.take() => {}
+            () = end_of(&stream) => return None,
+        }
+        let answer = if close { &work.last_answer } else { &work.answer };
+        stream.write_all(answer).await.ok()?;
+        if close {
+            return None;
+        }
+    }
+}
+
+/// Returns when the client has gone; never, if it sends more instead.
+async fn end_of(stream: &TcpStream) {
+    if let Ok(1..) = stream.peek(&mut [0]).await {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// The length of a whole head and whether its connection ends with it. `None` ends the connection:
+/// the head is not understood, or a body follows, which this upstream does not read.
+fn parse(bytes: &[u8]) -> Option<Option<(usize, bool)>> {
+    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
+    let mut request = httparse::Request::new(&mut fields);
+    let length = match request.parse(bytes).ok()? {
+        httparse::Status::Partial => return (bytes.len() < MAX_HEAD).then_some(None),
+        httparse::Status::Complete(length) => length,
+    };
+    let has = |name: &str| request.headers.iter().find(|f| f.name.eq_ignore_ascii_case(name));
+    if has("transfer-encoding").is_some() || has("content-length").is_some_and(|f| f.value != b"0")
+    {
+        return None;
+    }
+    let close = has("connection").is_some_and(|f| f.value.eq_ignore_ascii_case(b"close"));
+    Some(Some((length, close)))
+}
