@@ -12,13 +12,14 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::net::Shutdown;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::Notify;
 use tokio::time::Sleep;
 
 use super::Engine;
@@ -44,20 +45,32 @@ const END_PATIENCE: Duration = Duration::from_secs(1);
 /// The running engine.
 pub struct Tasks {
     hub: Arc<Hub>,
-    handle: Handle,
-    runtime: Lock<Option<Runtime>>,
+    cores: Vec<Core>,
+    /// The threads that run the cores, and what ends each.
+    threads: Lock<Vec<(JoinHandle<()>, Arc<Notify>)>>,
 }
 
-/// What the tasks share.
+/// One runtime, on a thread of its own. What it serves stays with it: no task and no connection to
+/// an upstream wanders to another core, so nobody is woken in vain.
+struct Core {
+    handle: Handle,
+    shelf: Arc<Shelf>,
+}
+
+/// What the tasks of one core share.
+struct Shelf {
+    idle: Pool<Line>,
+    /// Tasks that have not ended.
+    alive: AtomicUsize,
+}
+
+/// What all tasks share.
 struct Hub {
     state: Arc<ProxyState>,
-    idle: Pool<Line>,
     pipes: Arc<Pipes>,
     places: Slab<Place>,
     /// Whether every task is to end now.
     is_ending: AtomicBool,
-    /// Tasks that have not ended.
-    alive: AtomicUsize,
     /// Exchanges that were under way when their task was told to end.
     cut: AtomicUsize,
     shortage: Lock<Seldom>,
@@ -80,47 +93,72 @@ impl AsMut<TcpStream> for Line {
 }
 
 impl Tasks {
-    /// Starts a runtime with `workers` threads that serves up to `places` connections.
+    /// Starts `workers` runtimes that serve up to `places` connections together.
     pub fn start(state: Arc<ProxyState>, workers: usize, places: usize) -> io::Result<Self> {
-        let limits = &state.config.limits;
         let hub = Arc::new(Hub {
-            idle: Pool::new(state.config.upstreams.len(), limits.pool, state.config.timeouts.pool),
             pipes: Arc::default(),
             places: Slab::new(places),
             is_ending: AtomicBool::new(false),
-            alive: AtomicUsize::new(0),
             cut: AtomicUsize::new(0),
             shortage: Lock::default(),
             state,
         });
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(workers)
-            .thread_name("worker")
-            .enable_io()
-            .enable_time()
-            .build()?;
-        let sweeping = hub.clone();
-        runtime.spawn(async move {
-            while !sweeping.is_ending.load(Ordering::Acquire) {
-                tokio::time::sleep(SWEEP_INTERVAL).await;
-                drop(sweeping.idle.sweep(Instant::now()));
-            }
+        let mut tasks = Tasks { hub, cores: Vec::new(), threads: Lock::default() };
+        for number in 0..workers {
+            tasks.start_core(number, workers)?;
+        }
+        Ok(tasks)
+    }
+
+    fn start_core(&mut self, number: usize, of: usize) -> io::Result<()> {
+        let config = &self.hub.state.config;
+        let most_idle = (config.limits.pool + number) / of;
+        let shelf = Arc::new(Shelf {
+            idle: Pool::new(config.upstreams.len(), most_idle, config.timeouts.pool),
+            alive: AtomicUsize::new(0),
         });
-        Ok(Tasks { hub, handle: runtime.handle().clone(), runtime: Lock::new(Some(runtime)) })
+        let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
+        let handle = runtime.handle().clone();
+        let end = Arc::new(Notify::new());
+        let (sweeping, ending) = (shelf.clone(), end.clone());
+        let run = move || {
+            runtime.spawn(async move {
+                loop {
+                    tokio::time::sleep(SWEEP_INTERVAL).await;
+                    drop(sweeping.idle.sweep(Instant::now()));
+                }
+            });
+            // Tasks that are left then end with the runtime.
+            runtime.block_on(ending.notified());
+        };
+        let thread = thread::Builder::new().name("worker".to_string()).spawn(run)?;
+        self.threads.lock().push((thread, end));
+        self.cores.push(Core { handle, shelf });
+        Ok(())
+    }
+
+    /// The core that has the least to do.
+    fn idlest(&self) -> Option<&Core> {
+        self.cores.iter().min_by_key(|core| core.shelf.alive.load(Ordering::Relaxed))
+    }
+
+    fn is_alive(&self) -> bool {
+        self.cores.iter().any(|core| core.shelf.alive.load(Ordering::Acquire) > 0)
     }
 }
 
 impl Engine for Tasks {
     fn admit(&self, stream: StdStream, peer: SocketAddr, pass: Pass, turn_away: bool) {
         let hub = self.hub.clone();
-        let Some(place) = hub.places.take() else {
+        let (Some(place), Some(core)) = (hub.places.take(), self.idlest()) else {
             return log::error!("no place for a connection that was let in");
         };
-        hub.alive.fetch_add(1, Ordering::AcqRel);
-        self.handle.spawn(async move {
+        let shelf = core.shelf.clone();
+        shelf.alive.fetch_add(1, Ordering::AcqRel);
+        core.handle.spawn(async move {
             // Registered here: it belongs to the runtime that the task runs on.
             match TcpStream::from_std(stream) {
-                Ok(stream) => serve(&hub, place, stream, peer, turn_away).await,
+                Ok(stream) => serve(&hub, &shelf, place, stream, peer, turn_away).await,
                 Err(error) => {
                     log::debug!("a connection that was accepted cannot be watched: {error}");
                 }
@@ -129,7 +167,7 @@ impl Engine for Tasks {
                 waker.lock().take();
             }
             hub.places.give_back(place);
-            hub.alive.fetch_sub(1, Ordering::AcqRel);
+            shelf.alive.fetch_sub(1, Ordering::AcqRel);
             drop(pass);
         });
     }
@@ -145,17 +183,18 @@ impl Engine for Tasks {
     }
 
     fn end(&self) -> usize {
-        let Some(runtime) = self.runtime.lock().take() else { return 0 };
+        let threads = std::mem::take(&mut *self.threads.lock());
         self.hub.is_ending.store(true, Ordering::Release);
         self.wake_all();
         let until = Instant::now() + END_PATIENCE;
-        while self.hub.alive.load(Ordering::Acquire) > 0 && Instant::now() < until {
+        while !threads.is_empty() && self.is_alive() && Instant::now() < until {
             thread::sleep(Duration::from_millis(1));
         }
-        // On a thread of its own: whoever stops a server may be within a runtime, where none may
-        // block.
-        let ending = thread::spawn(move || runtime.shutdown_timeout(END_PATIENCE));
-        let _ = ending.join();
+        for (thread, end) in threads {
+            end.notify_one();
+            // A panic was printed where it happened.
+            let _ = thread.join();
+        }
         self.hub.cut.load(Ordering::Acquire)
     }
 }
@@ -167,7 +206,14 @@ impl Drop for Tasks {
 }
 
 /// Serves one client until its connection is over.
-async fn serve(hub: &Hub, place: u32, stream: TcpStream, peer: SocketAddr, turn_away: bool) {
+async fn serve(
+    hub: &Hub,
+    shelf: &Shelf,
+    place: u32,
+    stream: TcpStream,
+    peer: SocketAddr,
+    turn_away: bool,
+) {
     let now = Instant::now();
     let mut session = Session::new(hub.state.clone(), peer.ip(), now);
     if turn_away {
@@ -188,7 +234,7 @@ async fn serve(hub: &Hub, place: u32, stream: TcpStream, peer: SocketAddr, turn_
         if hub.is_ending.load(Ordering::Acquire) {
             return hub.cut(&connection);
         }
-        let turn = AssertUnwindSafe(|| hub.turn(&mut connection, alarm.as_mut(), cx));
+        let turn = AssertUnwindSafe(|| hub.turn(shelf, &mut connection, alarm.as_mut(), cx));
         catch_unwind(turn).unwrap_or_else(|_| {
             log::error!("a session panicked and is lost; the others go on");
             hub.state.tally.panics.add_one();
@@ -203,13 +249,14 @@ impl Hub {
     /// Takes turns until there is something to wait for.
     fn turn(
         &self,
+        shelf: &Shelf,
         connection: &mut Connection<TcpStream, Line>,
         mut alarm: Pin<&mut Sleep>,
         cx: &mut Context<'_>,
     ) -> Poll<()> {
         let now = Instant::now();
         loop {
-            match connection.turn(&mut Hand { hub: self, cx }, now) {
+            match connection.turn(&mut Hand { hub: self, shelf, cx }, now) {
                 Turn::Gone => return Poll::Ready(()),
                 // Wakes this task once others had their turn, and what has arrived was looked at.
                 Turn::Yield => return pin!(tokio::task::yield_now()).poll(cx),
@@ -302,6 +349,7 @@ fn look_at_client(connection: &mut Connection<TcpStream, Line>, cx: &mut Context
 /// What a turn does on behalf of one task.
 struct Hand<'a, 'b> {
     hub: &'a Hub,
+    shelf: &'a Shelf,
     cx: &'a mut Context<'b>,
 }
 
@@ -362,7 +410,7 @@ impl Hands for Hand<'_, '_> {
     fn take_idle(&mut self, id: UpstreamId, now: Instant) -> Option<Line> {
         // Every look takes one out, so it ends.
         loop {
-            let line = self.hub.idle.take(id, now, |_| ())?;
+            let line = self.shelf.idle.take(id, now, |_| ())?;
             if self.hub.is_quiet(&line, now) {
                 return Some(line);
             }
@@ -382,7 +430,7 @@ impl Hands for Hand<'_, '_> {
     }
 
     fn keep(&mut self, line: Line, now: Instant) {
-        drop(self.hub.idle.put(line.upstream, now, line, |_| ()));
+        drop(self.shelf.idle.put(line.upstream, now, line, |_| ()));
     }
 
     fn complain_of_shortage(&mut self, id: UpstreamId, error: &io::Error, now: Instant) {
