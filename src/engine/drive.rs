@@ -31,8 +31,8 @@ pub trait Hands {
 
     /// Reads some bytes; 0 is the end.
     fn read(&mut self, wire: &mut Self::Wire, into: &mut [u8]) -> io::Result<usize>;
-    /// Writes some of the bytes.
-    fn write(&mut self, wire: &mut Self::Wire, bytes: &[u8]) -> io::Result<usize>;
+    /// Writes some of the bytes. `is_last`: the end follows at once, so it can go with them.
+    fn write(&mut self, wire: &mut Self::Wire, bytes: &[u8], is_last: bool) -> io::Result<usize>;
     /// Takes up to `most` bytes into a pipe; 0 is the end.
     fn fill(&mut self, pipe: &mut Pipe, wire: &mut Self::Wire, most: usize) -> io::Result<usize>;
     /// Writes some of what is in a pipe.
@@ -209,7 +209,7 @@ impl<W, L: AsMut<W>> Connection<W, L> {
                     moved.add(tell(session, Side::Upstream, Direction::Read, result, now));
                 }
                 if wants.upstream_write && !(wants.look_first && moved.0.is_some()) {
-                    let result = hands.write(line.as_mut(), session.output(Side::Upstream));
+                    let result = hands.write(line.as_mut(), session.output(Side::Upstream), false);
                     moved.add(tell(session, Side::Upstream, Direction::Write, result, now));
                 }
                 if session.wants_shutdown(Side::Upstream) {
@@ -221,7 +221,7 @@ impl<W, L: AsMut<W>> Connection<W, L> {
             }
         }
         if wants.client_write {
-            let result = hands.write(client, session.output(Side::Client));
+            let result = hands.write(client, session.output(Side::Client), wants.is_last);
             moved.add(tell(session, Side::Client, Direction::Write, result, now));
         }
         if wants.client_read {

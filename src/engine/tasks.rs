@@ -16,7 +16,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::net::Shutdown;
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::io::{AsyncRead, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::Notify;
@@ -353,6 +353,33 @@ struct Hand<'a, 'b> {
     cx: &'a mut Context<'b>,
 }
 
+impl Hand<'_, '_> {
+    /// Asks a socket until it does something, or is not ready and wakes the task when it is.
+    fn ask(
+        &mut self,
+        wire: &TcpStream,
+        interest: Interest,
+        mut ask: impl FnMut(&TcpStream) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        loop {
+            let ready = if interest.is_readable() {
+                wire.poll_read_ready(self.cx)
+            } else {
+                wire.poll_write_ready(self.cx)
+            };
+            match ready {
+                Poll::Ready(ready) => ready?,
+                Poll::Pending => return Err(ErrorKind::WouldBlock.into()),
+            }
+            match wire.try_io(interest, || ask(wire)) {
+                // It was not ready after all; ask to be woken.
+                Err(error) if error.kind() == ErrorKind::WouldBlock => (),
+                result => return result,
+            }
+        }
+    }
+}
+
 impl Hands for Hand<'_, '_> {
     type Wire = TcpStream;
     type Line = Line;
@@ -366,33 +393,16 @@ impl Hands for Hand<'_, '_> {
         }
     }
 
-    fn write(&mut self, wire: &mut TcpStream, bytes: &[u8]) -> io::Result<usize> {
-        match Pin::new(wire).poll_write(self.cx, bytes) {
-            Poll::Ready(result) => result,
-            Poll::Pending => Err(ErrorKind::WouldBlock.into()),
-        }
+    fn write(&mut self, wire: &mut TcpStream, bytes: &[u8], is_last: bool) -> io::Result<usize> {
+        self.ask(wire, Interest::WRITABLE, |wire| wire::send(wire, bytes, is_last))
     }
 
     fn fill(&mut self, pipe: &mut Pipe, wire: &mut TcpStream, most: usize) -> io::Result<usize> {
-        while let Poll::Ready(ready) = wire.poll_read_ready(self.cx) {
-            ready?;
-            match wire.try_io(Interest::READABLE, || pipe.fill(&*wire, most)) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => (),
-                result => return result,
-            }
-        }
-        Err(ErrorKind::WouldBlock.into())
+        self.ask(wire, Interest::READABLE, |wire| pipe.fill(wire, most))
     }
 
     fn drain(&mut self, pipe: &mut Pipe, wire: &mut TcpStream) -> io::Result<usize> {
-        while let Poll::Ready(ready) = wire.poll_write_ready(self.cx) {
-            ready?;
-            match wire.try_io(Interest::WRITABLE, || pipe.drain(&*wire)) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => (),
-                result => return result,
-            }
-        }
-        Err(ErrorKind::WouldBlock.into())
+        self.ask(wire, Interest::WRITABLE, |wire| pipe.drain(wire))
     }
 
     fn shut_down(&mut self, wire: &mut TcpStream) -> io::Result<()> {

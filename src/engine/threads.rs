@@ -504,8 +504,8 @@ impl Hands for Hand<'_> {
         wire.read(into)
     }
 
-    fn write(&mut self, wire: &mut Socket, bytes: &[u8]) -> io::Result<usize> {
-        wire.write(bytes)
+    fn write(&mut self, wire: &mut Socket, bytes: &[u8], is_last: bool) -> io::Result<usize> {
+        wire.write(bytes, is_last)
     }
 
     fn fill(&mut self, pipe: &mut Pipe, wire: &mut Socket, most: usize) -> io::Result<usize> {

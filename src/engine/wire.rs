@@ -2,13 +2,13 @@
 //!
 //! Not here: what the bytes are (`session/`), who waits for the socket (`waiting_room.rs`).
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, ipproto, sockopt};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, ipproto, sockopt};
 
 use super::pipe::Pipe;
 
@@ -99,12 +99,12 @@ impl Socket {
         result
     }
 
-    /// Writes some of the bytes. `WouldBlock` means "not now".
-    pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    /// Writes some of the bytes; `is_last` as with `send`. `WouldBlock` means "not now".
+    pub fn write(&mut self, bytes: &[u8], is_last: bool) -> io::Result<usize> {
         if !self.writable {
             return Err(ErrorKind::WouldBlock.into());
         }
-        let result = self.stream.write(bytes);
+        let result = send(&self.stream, bytes, is_last);
         match &result {
             Ok(n) => self.writable = *n == bytes.len(),
             Err(error) if error.kind() == ErrorKind::WouldBlock => self.writable = false,
@@ -166,6 +166,13 @@ pub fn listen_in(socket: impl AsFd) -> Heard {
     }
 }
 
+/// Writes some of the bytes. If they are the last before the end, which is to follow at once, the
+/// system keeps them until then, and sends one segment instead of two.
+pub fn send(socket: impl AsFd, bytes: &[u8], is_last: bool) -> io::Result<usize> {
+    let more = if is_last { SendFlags::MORE } else { SendFlags::empty() };
+    Ok(rustix::net::send(socket, bytes, SendFlags::NOSIGNAL | more)?)
+}
+
 /// Begins to connect a non-blocking socket. Also says whether it is connected already.
 pub fn connect(to: SocketAddr) -> io::Result<(TcpStream, bool)> {
     let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
@@ -196,6 +203,7 @@ pub fn reset_on_close(socket: &impl AsFd) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write;
     use std::net::TcpListener;
 
     fn pair() -> (Socket, TcpStream) {
@@ -236,7 +244,7 @@ mod tests {
         let (mut socket, _far) = pair();
         assert!(!socket.wants_output_watch());
         let bytes = vec![0; 1 << 20];
-        while socket.write(&bytes).is_ok() {}
+        while socket.write(&bytes, false).is_ok() {}
         assert!(socket.wants_output_watch());
         assert!(!socket.wants_output_watch());
     }

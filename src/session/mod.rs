@@ -96,6 +96,8 @@ pub struct Wants {
     /// From one to the other, past the session. An engine that declines does what the others say
     /// instead; one that does not leaves reading from that side alone.
     pub splice: Option<Splice>,
+    /// What there is for the client is the last of all: behind it the connection is ended, at once.
+    pub is_last: bool,
     /// What there is for the client is a head whose body has not come. Most often it is right
     /// behind, and one write is cheaper than two: others may go first.
     pub is_head_alone: bool,
@@ -463,6 +465,7 @@ impl Session {
                 (Course::Splice(splice), _) | (_, Course::Splice(splice)) => Some(splice),
                 _ => None,
             },
+            is_last: self.is_last_output(),
             is_head_alone: self.is_head_alone(),
             look_first: self.exchange.as_ref().is_some_and(|exchange| !exchange.wrote),
         }

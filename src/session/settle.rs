@@ -91,6 +91,13 @@ impl Session {
         changed
     }
 
+    /// Whether the connection to the client is ended as soon as its output is out.
+    pub(super) fn is_last_output(&self) -> bool {
+        matches!(self.response_leg, ResponseLeg::Done)
+            && matches!(self.request_leg, RequestLeg::Done | RequestLeg::Cut)
+            && self.exchange.as_ref().is_some_and(|exchange| !exchange.persists)
+    }
+
     fn is_upstream_reusable(&self, now: Instant) -> bool {
         let Some(Exchange { response: Some(response), choice: Some(choice), .. }) = &self.exchange
         else {
