@@ -24,13 +24,13 @@ const KEPT_TOGETHER: usize = 128;
 const HANDED_OVER: usize = KEPT_PER_THREAD / 2;
 
 thread_local! {
-    static KEPT: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    static KEPT: RefCell<Vec<Box<Memory>>> = const { RefCell::new(Vec::new()) };
 }
 
-static TOGETHER: Lock<Vec<Vec<u8>>> = Lock::new(Vec::new());
+static TOGETHER: Lock<Vec<Box<Memory>>> = Lock::new(Vec::new());
 
 /// Memory for one buffer: what this thread has kept, or another one, or new.
-fn take_memory() -> Vec<u8> {
+fn take_memory() -> Box<Memory> {
     let kept = KEPT.with_borrow_mut(|kept| {
         if kept.is_empty() {
             let mut together = TOGETHER.lock();
@@ -39,11 +39,11 @@ fn take_memory() -> Vec<u8> {
         }
         kept.pop()
     });
-    kept.unwrap_or_else(|| vec![0; SIZE])
+    kept.unwrap_or_else(Memory::new)
 }
 
 /// Keeps memory for `take_memory` if there is room for it.
-fn keep_memory(memory: Vec<u8>) {
+fn keep_memory(memory: Box<Memory>) {
     KEPT.with_borrow_mut(|kept| {
         if kept.len() >= KEPT_PER_THREAD {
             let mut together = TOGETHER.lock();
@@ -57,10 +57,14 @@ fn keep_memory(memory: Vec<u8>) {
 /// Bytes go in at the end (`space`, `filled`, `push`) and out at the front (`unread`, `consume`).
 ///
 /// While it *holds*, consumed bytes stay, so that `rewind` can offer them again: that is how a
-/// request
-/// is sent twice. Running out of room ends the hold, because the room is needed.
+/// request is sent twice. Running out of room ends the hold, because the room is needed.
+///
+/// One that has no memory is one word: there are four in a session, and most sessions are idle.
 #[derive(Default)]
-pub struct Buffer {
+pub struct Buffer(Option<Box<Memory>>);
+
+/// The memory of a buffer that has some.
+struct Memory {
     store: Vec<u8>,
     start: usize,
     end: usize,
@@ -70,144 +74,162 @@ pub struct Buffer {
 impl Buffer {
     /// The bytes that were put in and not yet consumed.
     pub fn unread(&self) -> &[u8] {
-        &self.store[self.start..self.end]
+        self.0.as_ref().map_or(&[], |memory| &memory.store[memory.start..memory.end])
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.end - self.start
+        self.unread().len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.start == self.end
+        self.unread().is_empty()
     }
 
     /// Bytes of memory that it holds.
     pub fn memory(&self) -> usize {
-        self.store.len()
+        self.0.as_ref().map_or(0, |memory| memory.store.len())
     }
 
     /// Room behind the bytes; allocates, and moves the bytes to the front if that is the only way.
     /// Empty if the buffer is full.
     pub fn space(&mut self) -> &mut [u8] {
-        self.make_room();
-        &mut self.store[self.end..]
+        let memory = self.with_room();
+        &mut memory.store[memory.end..]
     }
 
     /// How many bytes `space` would offer.
     pub fn room(&self) -> usize {
-        if self.store.is_empty() {
-            SIZE
-        } else if self.must_move() {
-            self.store.len() - self.len()
-        } else {
-            self.store.len() - self.end
-        }
+        let Some(memory) = &self.0 else { return SIZE };
+        let used = if memory.must_move() { self.len() } else { memory.end };
+        memory.store.len() - used
     }
 
     /// Says that the first `n` bytes of `space` have been written.
     pub fn filled(&mut self, n: usize) {
-        self.end = (self.end + n).min(self.store.len());
+        if let Some(memory) = &mut self.0 {
+            memory.end = (memory.end + n).min(memory.store.len());
+        }
     }
 
     /// Appends `bytes`; grows if there is no room. For heads, whose size the caller has bounded.
     pub fn push(&mut self, bytes: &[u8]) {
-        self.make_room();
-        let end = self.end + bytes.len();
-        if end > self.store.len() {
-            self.store.resize(end, 0);
+        let memory = self.with_room();
+        let end = memory.end + bytes.len();
+        if end > memory.store.len() {
+            memory.store.resize(end, 0);
         }
-        self.store[self.end..end].copy_from_slice(bytes);
-        self.end = end;
+        memory.store[memory.end..end].copy_from_slice(bytes);
+        memory.end = end;
     }
 
     /// Takes `n` bytes from the front.
     pub fn consume(&mut self, n: usize) {
-        self.start = (self.start + n).min(self.end);
-        if self.start == self.end && !self.holds {
-            (self.start, self.end) = (0, 0);
+        let Some(memory) = &mut self.0 else { return };
+        memory.start = (memory.start + n).min(memory.end);
+        if memory.start == memory.end && !memory.holds {
+            (memory.start, memory.end) = (0, 0);
         }
     }
 
     /// Keeps what is consumed from now on. The bytes before are gone.
     pub fn hold(&mut self) {
-        let unread = self.start..self.end;
-        self.end = unread.len();
-        self.store.copy_within(unread, 0);
-        self.start = 0;
-        self.holds = true;
+        let memory = self.0.get_or_insert_with(take_memory);
+        memory.move_to_front();
+        memory.holds = true;
     }
 
     /// Whether everything since `hold` is still there.
     pub fn holds(&self) -> bool {
-        self.holds
+        self.0.as_ref().is_some_and(|memory| memory.holds)
     }
 
     /// Whether it holds and can go on doing so.
     pub fn can_hold_more(&self) -> bool {
-        self.holds && !self.must_move()
+        self.0.as_ref().is_some_and(|memory| memory.holds && !memory.must_move())
     }
 
     /// Ends the hold.
     pub fn let_go(&mut self) {
-        self.holds = false;
+        if let Some(memory) = &mut self.0 {
+            memory.holds = false;
+        }
         self.consume(0);
     }
 
     /// Offers everything since `hold` again; only while it `holds`.
     pub fn rewind(&mut self) {
-        if self.holds {
-            self.start = 0;
+        if let Some(memory) = &mut self.0
+            && memory.holds
+        {
+            memory.start = 0;
         }
     }
 
     /// Everything since `hold`, consumed or not; only while it `holds`.
     pub fn held(&self) -> &[u8] {
-        if self.holds { &self.store[..self.end] } else { &[] }
+        match &self.0 {
+            Some(memory) if memory.holds => &memory.store[..memory.end],
+            _ => &[],
+        }
     }
 
     /// Replaces `len` bytes at `at`, counted from where the hold began, before any was consumed.
     pub fn replace(&mut self, at: usize, len: usize, with: &[u8]) {
-        if at + len <= self.end && self.start == 0 {
-            self.store.splice(at..at + len, with.iter().copied());
-            self.end = self.end - len + with.len();
+        if let Some(memory) = &mut self.0
+            && at + len <= memory.end
+            && memory.start == 0
+        {
+            memory.store.splice(at..at + len, with.iter().copied());
+            memory.end = memory.end - len + with.len();
+            // Memory of another size would not be kept.
+            memory.store.resize(memory.end.max(SIZE), 0);
         }
     }
 
     /// Drops all bytes and any hold, and gives the memory back.
     pub fn clear(&mut self) {
-        (self.start, self.end, self.holds) = (0, 0, false);
-        self.release();
+        if let Some(mut memory) = self.0.take()
+            && memory.store.len() == SIZE
+        {
+            (memory.start, memory.end, memory.holds) = (0, 0, false);
+            keep_memory(memory);
+        }
     }
 
     /// Gives the memory back if there is nothing in it.
     pub fn release(&mut self) {
-        if !self.is_empty() || self.holds || self.store.is_empty() {
-            return;
-        }
-        let store = std::mem::take(&mut self.store);
-        (self.start, self.end) = (0, 0);
-        if store.len() == SIZE {
-            keep_memory(store);
+        if self.is_empty() && !self.holds() {
+            self.clear();
         }
     }
 
-    fn make_room(&mut self) {
-        if self.store.is_empty() {
-            self.store = take_memory();
-        } else if self.must_move() {
-            self.store.copy_within(self.start..self.end, 0);
-            self.end -= self.start;
-            self.start = 0;
-            self.holds = false;
+    fn with_room(&mut self) -> &mut Memory {
+        let memory = self.0.get_or_insert_with(take_memory);
+        if memory.must_move() {
+            memory.move_to_front();
+            memory.holds = false;
         }
+        memory
+    }
+}
+
+impl Memory {
+    fn new() -> Box<Self> {
+        Box::new(Memory { store: vec![0; SIZE], start: 0, end: 0, holds: false })
     }
 
     /// Moving is worth it when the room behind is used up, or small beside what has to be moved.
     fn must_move(&self) -> bool {
         let behind = self.store.len() - self.end;
         self.start > 0 && behind < if self.holds { LEAST_ROOM } else { SIZE / 4 }
+    }
+
+    fn move_to_front(&mut self) {
+        self.store.copy_within(self.start..self.end, 0);
+        self.end -= self.start;
+        self.start = 0;
     }
 }
 
@@ -277,10 +299,10 @@ mod tests {
     fn released_memory_is_used_again_and_an_empty_buffer_has_none() {
         let mut buffer = with(b"x");
         buffer.release();
-        assert!(!buffer.store.is_empty(), "it is not empty");
+        assert_eq!(buffer.memory(), SIZE, "it is not empty");
         buffer.consume(1);
         buffer.release();
-        assert!(buffer.store.is_empty());
+        assert_eq!(buffer.memory(), 0);
         assert_eq!(buffer.room(), SIZE);
     }
 

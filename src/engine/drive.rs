@@ -75,7 +75,7 @@ pub enum Attached<L> {
     /// None.
     Nothing,
     /// One that is being made.
-    Dialling(L, Walk),
+    Dialling(L, Box<Walk>),
     /// One that can be used.
     Open(L),
 }
@@ -91,8 +91,14 @@ pub struct Walk {
 }
 
 impl Walk {
-    fn new(to: Arc<Upstream>) -> Self {
-        Walk { addresses: to.addresses(), first: to.first_address(), to, tried: 0, failure: None }
+    fn new(to: Arc<Upstream>) -> Box<Self> {
+        Box::new(Walk {
+            addresses: to.addresses(),
+            first: to.first_address(),
+            to,
+            tried: 0,
+            failure: None,
+        })
     }
 
     fn next(&mut self) -> Option<SocketAddr> {
@@ -307,7 +313,7 @@ impl<W, L: AsMut<W>> Connection<W, L> {
     fn walk_on<H: Hands<Wire = W, Line = L>>(
         &mut self,
         hands: &mut H,
-        mut walk: Walk,
+        mut walk: Box<Walk>,
         now: Instant,
     ) {
         while let Some(address) = walk.next() {

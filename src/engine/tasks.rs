@@ -45,17 +45,16 @@ const END_PATIENCE: Duration = Duration::from_secs(1);
 /// The running engine.
 pub struct Tasks {
     hub: Arc<Hub>,
-    cores: Vec<Core>,
+    /// By core.
+    handles: Vec<Handle>,
     /// The threads that run the cores, and what ends each.
     threads: Lock<Vec<(JoinHandle<()>, Arc<Notify>)>>,
 }
 
-/// One runtime, on a thread of its own. What it serves stays with it: no task and no connection to
-/// an upstream wanders to another core, so nobody is woken in vain.
-struct Core {
-    handle: Handle,
-    shelf: Arc<Shelf>,
-}
+/// One runtime, on a thread of its own. A task stays with it, so nobody is woken in vain; a
+/// connection to an upstream does unless another core has none left.
+#[derive(Clone, Copy)]
+struct Core(usize);
 
 /// What the tasks of one core share.
 struct Shelf {
@@ -67,6 +66,8 @@ struct Shelf {
 /// What all tasks share.
 struct Hub {
     state: Arc<ProxyState>,
+    /// By core.
+    shelves: Vec<Shelf>,
     pipes: Arc<Pipes>,
     places: Slab<Place>,
     /// Whether every task is to end now.
@@ -95,7 +96,17 @@ impl AsMut<TcpStream> for Line {
 impl Tasks {
     /// Starts `workers` runtimes that serve up to `places` connections together.
     pub fn start(state: Arc<ProxyState>, workers: usize, places: usize) -> io::Result<Self> {
+        let config = &state.config;
+        let shelf = |core| Shelf {
+            idle: Pool::new(
+                config.upstreams.len(),
+                (config.limits.pool + core) / workers,
+                config.timeouts.pool,
+            ),
+            alive: AtomicUsize::new(0),
+        };
         let hub = Arc::new(Hub {
+            shelves: (0..workers).map(shelf).collect(),
             pipes: Arc::default(),
             places: Slab::new(places),
             is_ending: AtomicBool::new(false),
@@ -103,29 +114,23 @@ impl Tasks {
             shortage: Lock::default(),
             state,
         });
-        let mut tasks = Tasks { hub, cores: Vec::new(), threads: Lock::default() };
-        for number in 0..workers {
-            tasks.start_core(number, workers)?;
+        let mut tasks = Tasks { hub, handles: Vec::new(), threads: Lock::default() };
+        for core in 0..workers {
+            tasks.start_core(Core(core))?;
         }
         Ok(tasks)
     }
 
-    fn start_core(&mut self, number: usize, of: usize) -> io::Result<()> {
-        let config = &self.hub.state.config;
-        let most_idle = (config.limits.pool + number) / of;
-        let shelf = Arc::new(Shelf {
-            idle: Pool::new(config.upstreams.len(), most_idle, config.timeouts.pool),
-            alive: AtomicUsize::new(0),
-        });
+    fn start_core(&mut self, core: Core) -> io::Result<()> {
         let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
         let handle = runtime.handle().clone();
         let end = Arc::new(Notify::new());
-        let (sweeping, ending) = (shelf.clone(), end.clone());
+        let (hub, ending) = (self.hub.clone(), end.clone());
         let run = move || {
             runtime.spawn(async move {
                 loop {
                     tokio::time::sleep(SWEEP_INTERVAL).await;
-                    drop(sweeping.idle.sweep(Instant::now()));
+                    drop(hub.shelf(core).idle.sweep(Instant::now()));
                 }
             });
             // Tasks that are left then end with the runtime.
@@ -133,32 +138,26 @@ impl Tasks {
         };
         let thread = thread::Builder::new().name("worker".to_string()).spawn(run)?;
         self.threads.lock().push((thread, end));
-        self.cores.push(Core { handle, shelf });
+        self.handles.push(handle);
         Ok(())
     }
 
-    /// The core that has the least to do.
-    fn idlest(&self) -> Option<&Core> {
-        self.cores.iter().min_by_key(|core| core.shelf.alive.load(Ordering::Relaxed))
-    }
-
     fn is_alive(&self) -> bool {
-        self.cores.iter().any(|core| core.shelf.alive.load(Ordering::Acquire) > 0)
+        self.hub.shelves.iter().any(|shelf| shelf.alive.load(Ordering::Acquire) > 0)
     }
 }
 
 impl Engine for Tasks {
     fn admit(&self, stream: StdStream, peer: SocketAddr, pass: Pass, turn_away: bool) {
         let hub = self.hub.clone();
-        let (Some(place), Some(core)) = (hub.places.take(), self.idlest()) else {
+        let Some(place) = hub.places.take() else {
             return log::error!("no place for a connection that was let in");
         };
-        let shelf = core.shelf.clone();
-        shelf.alive.fetch_add(1, Ordering::AcqRel);
-        core.handle.spawn(async move {
-            // Registered here: it belongs to the runtime that the task runs on.
-            match TcpStream::from_std(stream) {
-                Ok(stream) => serve(&hub, &shelf, place, stream, peer, turn_away).await,
+        let core = hub.idlest();
+        hub.shelf(core).alive.fetch_add(1, Ordering::AcqRel);
+        self.handles[core.0].spawn(async move {
+            match hub.receive(stream, peer, turn_away) {
+                Ok(connection) => serve(&hub, core, place, connection).await,
                 Err(error) => {
                     log::debug!("a connection that was accepted cannot be watched: {error}");
                 }
@@ -167,7 +166,7 @@ impl Engine for Tasks {
                 waker.lock().take();
             }
             hub.places.give_back(place);
-            shelf.alive.fetch_sub(1, Ordering::AcqRel);
+            hub.shelf(core).alive.fetch_sub(1, Ordering::AcqRel);
             drop(pass);
         });
     }
@@ -208,19 +207,11 @@ impl Drop for Tasks {
 /// Serves one client until its connection is over.
 async fn serve(
     hub: &Hub,
-    shelf: &Shelf,
+    core: Core,
     place: u32,
-    stream: TcpStream,
-    peer: SocketAddr,
-    turn_away: bool,
+    mut connection: Box<Connection<TcpStream, Line>>,
 ) {
-    let now = Instant::now();
-    let mut session = Session::new(hub.state.clone(), peer.ip(), now);
-    if turn_away {
-        session.turn_away();
-    }
-    let alarm = session.deadline().unwrap_or(now);
-    let mut connection = Connection::new(session, stream);
+    let alarm = connection.session.deadline().unwrap_or_else(Instant::now);
     let mut alarm = pin!(tokio::time::sleep_until(alarm.into()));
     let mut is_known = false;
     poll_fn(|cx| {
@@ -234,7 +225,7 @@ async fn serve(
         if hub.is_ending.load(Ordering::Acquire) {
             return hub.cut(&connection);
         }
-        let turn = AssertUnwindSafe(|| hub.turn(shelf, &mut connection, alarm.as_mut(), cx));
+        let turn = AssertUnwindSafe(|| hub.turn(core, &mut connection, alarm.as_mut(), cx));
         catch_unwind(turn).unwrap_or_else(|_| {
             log::error!("a session panicked and is lost; the others go on");
             hub.state.tally.panics.add_one();
@@ -246,17 +237,59 @@ async fn serve(
 }
 
 impl Hub {
+    fn shelf(&self, core: Core) -> &Shelf {
+        &self.shelves[core.0]
+    }
+
+    /// The core that has the least to do.
+    fn idlest(&self) -> Core {
+        let alive = |core: &usize| self.shelves[*core].alive.load(Ordering::Relaxed);
+        Core((0..self.shelves.len()).min_by_key(alive).unwrap_or(0))
+    }
+
+    /// An idle connection of this core; if there is none, one of another core, which then belongs to
+    /// this one.
+    fn take_idle(&self, core: Core, id: UpstreamId, now: Instant) -> Option<Line> {
+        let cores = self.shelves.len();
+        (core.0..core.0 + cores).find_map(|shelf| {
+            let Shelf { idle, .. } = &self.shelves[shelf % cores];
+            // Every look takes one out, so it ends.
+            let line = std::iter::from_fn(|| idle.take(id, now, |_| ()))
+                .find(|line| self.is_quiet(line, now))?;
+            if shelf == core.0 {
+                return Some(line);
+            }
+            let stream = TcpStream::from_std(line.stream.into_std().ok()?).ok()?;
+            Some(Line { stream, ..line })
+        })
+    }
+
+    /// Registers a client's connection with the runtime that the task runs on. In a box, and not in
+    /// the task: a task has room of its own for whatever is moved within it.
+    fn receive(
+        &self,
+        stream: StdStream,
+        peer: SocketAddr,
+        turn_away: bool,
+    ) -> io::Result<Box<Connection<TcpStream, Line>>> {
+        let mut session = Session::new(self.state.clone(), peer.ip(), Instant::now());
+        if turn_away {
+            session.turn_away();
+        }
+        Ok(Box::new(Connection::new(session, TcpStream::from_std(stream)?)))
+    }
+
     /// Takes turns until there is something to wait for.
     fn turn(
         &self,
-        shelf: &Shelf,
+        core: Core,
         connection: &mut Connection<TcpStream, Line>,
         mut alarm: Pin<&mut Sleep>,
         cx: &mut Context<'_>,
     ) -> Poll<()> {
         let now = Instant::now();
         loop {
-            match connection.turn(&mut Hand { hub: self, shelf, cx }, now) {
+            match connection.turn(&mut Hand { hub: self, core, cx }, now) {
                 Turn::Gone => return Poll::Ready(()),
                 // Wakes this task once others had their turn, and what has arrived was looked at.
                 Turn::Yield => return pin!(tokio::task::yield_now()).poll(cx),
@@ -349,7 +382,7 @@ fn look_at_client(connection: &mut Connection<TcpStream, Line>, cx: &mut Context
 /// What a turn does on behalf of one task.
 struct Hand<'a, 'b> {
     hub: &'a Hub,
-    shelf: &'a Shelf,
+    core: Core,
     cx: &'a mut Context<'b>,
 }
 
@@ -418,13 +451,7 @@ impl Hands for Hand<'_, '_> {
     }
 
     fn take_idle(&mut self, id: UpstreamId, now: Instant) -> Option<Line> {
-        // Every look takes one out, so it ends.
-        loop {
-            let line = self.shelf.idle.take(id, now, |_| ())?;
-            if self.hub.is_quiet(&line, now) {
-                return Some(line);
-            }
-        }
+        self.hub.take_idle(self.core, id, now)
     }
 
     fn dial(&mut self, upstream: UpstreamId, address: SocketAddr) -> io::Result<(Line, bool)> {
@@ -440,7 +467,7 @@ impl Hands for Hand<'_, '_> {
     }
 
     fn keep(&mut self, line: Line, now: Instant) {
-        drop(self.shelf.idle.put(line.upstream, now, line, |_| ()));
+        drop(self.hub.shelf(self.core).idle.put(line.upstream, now, line, |_| ()));
     }
 
     fn complain_of_shortage(&mut self, id: UpstreamId, error: &io::Error, now: Instant) {
