@@ -23,11 +23,14 @@ const KEPT_TOGETHER: usize = 128;
 /// How many go from one list to the other at a time, so that the lock is taken seldom.
 const HANDED_OVER: usize = KEPT_PER_THREAD / 2;
 
+/// A buffer takes a box as it is.
+type Kept = Vec<Box<Memory>>;
+
 thread_local! {
-    static KEPT: RefCell<Vec<Box<Memory>>> = const { RefCell::new(Vec::new()) };
+    static KEPT: RefCell<Kept> = const { RefCell::new(Vec::new()) };
 }
 
-static TOGETHER: Lock<Vec<Box<Memory>>> = Lock::new(Vec::new());
+static TOGETHER: Lock<Kept> = Lock::new(Vec::new());
 
 /// Memory for one buffer: what this thread has kept, or another one, or new.
 fn take_memory() -> Box<Memory> {
