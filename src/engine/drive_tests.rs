@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use super::super::pipe::Pipes;
+use super::super::pipe::{MOST, Pipes};
 use super::*;
 use crate::config::Config;
 use crate::state::ProxyState;
@@ -190,6 +190,10 @@ fn what_a_pipe_holds_for_an_upstream_that_reads_no_more_is_nobody_elses() {
     let answer = answer("413 Too Much", 1, 50_000);
     world.upstream.write_all(&answer).expect("room for an answer");
     assert!(world.arrives(Side::Client, answer.len()) == answer, "the answer has come through");
+    let World { hand, connection, .. } = world;
+    drop(connection);
+    let pipes: Vec<_> = std::iter::from_fn(|| hand.pipes.take()).collect();
+    assert_eq!(pipes.len(), MOST, "the one that was thrown away can be made anew");
 }
 
 #[test]
