@@ -24,6 +24,8 @@ mod forwarding;
 mod framing;
 #[path = "engines/limits.rs"]
 mod limits;
+#[path = "engines/long_bodies.rs"]
+mod long_bodies;
 #[path = "engines/provenance.rs"]
 mod provenance;
 #[path = "engines/rate_limit.rs"]

@@ -30,5 +30,7 @@ mod refusals;
 mod retries;
 #[path = "exchange/settle.rs"]
 mod settle;
+#[path = "exchange/splice.rs"]
+mod splice;
 #[path = "exchange/tunnels.rs"]
 mod tunnels;

@@ -9,6 +9,8 @@ mod draws;
 mod messages;
 #[path = "simulation/oracle.rs"]
 mod oracle;
+#[path = "simulation/splice.rs"]
+mod splice;
 #[path = "simulation/traffic.rs"]
 mod traffic;
 #[path = "simulation/upstream.rs"]

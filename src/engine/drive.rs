@@ -199,12 +199,10 @@ impl<W, L: AsMut<W>> Connection<W, L> {
         if let Some(splice) = wants.splice
             && self.splice(hands, splice, is_patient, &mut moved, now)
         {
-            let reads = if splice.to == Side::Client {
-                &mut wants.upstream_read
-            } else {
-                &mut wants.client_read
-            };
-            *reads = false;
+            match splice.to {
+                Side::Client => (wants.upstream_read, wants.client_write) = (false, false),
+                Side::Upstream => (wants.client_read, wants.upstream_write) = (false, false),
+            }
         }
         let Connection { session, client, upstream, .. } = self;
         match upstream {
@@ -251,6 +249,8 @@ impl<W, L: AsMut<W>> Connection<W, L> {
         moved: &mut Moved,
         now: Instant,
     ) -> bool {
+        // What nobody takes any more is in the way.
+        self.pipe.take_if(|(pipe, toward)| *toward != to && !pipe.is_empty());
         if self.pipe.is_none() {
             self.pipe = hands.pipe().map(|pipe| (pipe, to));
         }
@@ -269,6 +269,7 @@ impl<W, L: AsMut<W>> Connection<W, L> {
             session.poured(to, n);
         }
         if pipe.may_take()
+            && session.output(to).is_empty()
             && let Some(wire) = from
             && most > 0
         {
@@ -417,3 +418,7 @@ fn count(result: io::Result<usize>, heard: impl FnOnce(Option<usize>)) -> Option
     }
     Some(0)
 }
+
+#[cfg(test)]
+#[path = "drive_tests.rs"]
+mod tests;

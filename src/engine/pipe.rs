@@ -8,14 +8,19 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
+use rustix::pipe::{
+    PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice,
+};
 
 use crate::lock::Lock;
 
 /// Pipes that there may be at a time.
 pub const MOST: usize = 64;
 /// Bytes that one may hold; the system may allow fewer.
-const SIZE: usize = 1024 * 1024;
+const SIZE: usize = 256 * 1024;
+/// One that may hold fewer could be full of a head alone, and then it is of no use: whether there
+/// is something to take would not be known.
+const LEAST: usize = 64 * 1024;
 
 /// The pipes of an engine.
 #[derive(Default)]
@@ -47,13 +52,24 @@ impl Pipes {
         Some(Pipe { ends: Some(ends), held: 0, is_open: true, home: self.clone() })
     }
 
+    /// One that a user with many pipes might get.
+    #[cfg(test)]
+    pub fn tiny(self: &Arc<Self>) -> Pipe {
+        let pipe = self.take().expect("a pipe");
+        let writer = &pipe.ends.as_ref().expect("its ends").writer;
+        fcntl_setpipe_size(writer, 4096).expect("a smaller pipe");
+        pipe
+    }
+
     fn make(&self) -> Option<Ends> {
         if self.made.fetch_add(1, Ordering::AcqRel) < MOST
             && let Ok((reader, writer)) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)
         {
-            // A smaller one will do.
+            // A smaller one will do, but not the two pages that a user with many gets.
             let _ = fcntl_setpipe_size(&writer, SIZE);
-            return Some(Ends { reader, writer });
+            if fcntl_getpipe_size(&writer).is_ok_and(|size| size >= LEAST) {
+                return Some(Ends { reader, writer });
+            }
         }
         self.made.fetch_sub(1, Ordering::AcqRel);
         None
@@ -66,8 +82,8 @@ impl Pipe {
         self.held == 0
     }
 
-    /// Whether it may take more: only until bytes of a socket are in it. So it is never full when it
-    /// takes some, and `WouldBlock` is said of the socket.
+    /// Whether it may take more: only until bytes of a socket are in it. So it is never full when
+    /// it takes some, and `WouldBlock` is said of the socket.
     pub fn may_take(&self) -> bool {
         self.is_open
     }

@@ -94,7 +94,9 @@ pub struct Wants {
     /// To the upstream.
     pub upstream_write: bool,
     /// From one to the other, past the session. An engine that declines does what the others say
-    /// instead; one that does not leaves reading from that side alone.
+    /// instead; one that does not leaves reading from the one and writing to the other alone. It
+    /// is asked for until everything that was taken has been passed on, or cannot be any more: then
+    /// it is to be thrown away, as with the connection to that side.
     pub splice: Option<Splice>,
     /// What there is for the client is the last of all: behind it the connection is ended, at once.
     pub is_last: bool,
@@ -462,6 +464,8 @@ impl Session {
             upstream_read: upstream_read && self.upstream.can_read() && down != Course::Flush,
             upstream_write: is_open && self.upstream.can_write(),
             splice: match (up, down) {
+                // What is on its way comes first: both cannot be in one pipe.
+                (_, Course::Splice(splice)) if self.client.piped > 0 => Some(splice),
                 (Course::Splice(splice), _) | (_, Course::Splice(splice)) => Some(splice),
                 _ => None,
             },

@@ -230,7 +230,7 @@ impl Session {
         }
         let all_ended = self.client.ended && self.upstream.ended;
         let inputs_out = self.client.input.is_empty() && self.upstream.input.is_empty();
-        let outputs_out = self.client.output.is_empty() && self.upstream.output.is_empty();
+        let outputs_out = self.client.is_flushed() && self.upstream.is_flushed();
         if all_ended && inputs_out && outputs_out {
             self.end_tunnel("", now);
             return true;

@@ -87,6 +87,8 @@ pub enum Step {
     },
     Event(Event),
     HoldsAtMost(usize),
+    HeadAlone(bool),
+    Why(&'static str),
     Live(usize),
 }
 
@@ -128,6 +130,12 @@ impl Script {
     pub fn client_sends(self, bytes: impl AsRef<[u8]>) -> Self {
         let bytes = bytes.as_ref().to_vec();
         self.step(Step::Send { from: Side::Client, bytes, at_once: false })
+    }
+
+    /// For what rightly depends on how much arrives together: no replay cuts it.
+    pub fn client_sends_at_once(self, bytes: impl AsRef<[u8]>) -> Self {
+        let bytes = bytes.as_ref().to_vec();
+        self.step(Step::Send { from: Side::Client, bytes, at_once: true })
     }
 
     pub fn upstream_sends(self, bytes: impl AsRef<[u8]>) -> Self {
@@ -275,6 +283,11 @@ impl Script {
         self.event(Event::Reported { status, outcome })
     }
 
+    /// Why the exchange that was reported last ended as it did.
+    pub fn because(self, why: &'static str) -> Self {
+        self.step(Step::Why(why))
+    }
+
     pub fn half_closed(self, side: Side) -> Self {
         self.event(Event::HalfClosed(side))
     }
@@ -294,6 +307,11 @@ impl Script {
 
     pub fn holds_at_most(self, bytes: usize) -> Self {
         self.step(Step::HoldsAtMost(bytes))
+    }
+
+    /// Whether the body of what waits for the client may be worth waiting for.
+    pub fn head_is_alone(self, is_alone: bool) -> Self {
+        self.step(Step::HeadAlone(is_alone))
     }
 
     /// So many upstreams are on the live list.

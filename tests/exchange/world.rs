@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use balancebeam::Config;
 use balancebeam::buffer;
-use balancebeam::session::{Direction, Next, Outcome, Session, Side, Wants};
+use balancebeam::session::{Direction, Next, Outcome, Session, Side, Splice, Wants};
 use balancebeam::state::ProxyState;
 use balancebeam::upstream::Upstreams;
 
@@ -56,6 +56,23 @@ pub struct Steps {
     pub write: usize,
 }
 
+/// What an engine makes of what it may leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// It copies every body, and waits for none.
+    Copies,
+    /// It lets bodies go past the session, and lets a head wait for its body while others move.
+    Splices,
+}
+
+/// What has been taken from one side past the session, and not yet been passed to the other.
+struct Pipe {
+    to: Side,
+    bytes: Vec<u8>,
+    /// Until bytes of a body are in it.
+    may_take: bool,
+}
+
 pub struct World {
     pub session: Session,
     pub state: Arc<ProxyState>,
@@ -68,6 +85,14 @@ pub struct World {
     pub events: Vec<Event>,
     pub steps: Steps,
     pub most_buffered: usize,
+    pub engine: Engine,
+    pipe: Pipe,
+    /// Whether a body could have gone past the session.
+    pub was_offered: bool,
+    /// Bytes of bodies that went past it.
+    pub spliced: usize,
+    /// Why the exchange that was reported last ended as it did.
+    pub why: &'static str,
 }
 
 /// Upstreams named `one.test:8001`, `upstream-2.test:8002` …; the first is chosen first.
@@ -106,6 +131,11 @@ impl World {
             events: Vec::new(),
             steps,
             most_buffered: 0,
+            engine: Engine::Copies,
+            pipe: Pipe { to: Side::Client, bytes: Vec::new(), may_take: true },
+            was_offered: false,
+            spliced: 0,
+            why: "",
         }
     }
 
@@ -140,10 +170,14 @@ impl World {
                 Next::Release { keep } => {
                     assert!(!keep || self.is_connected, "there is nothing to keep");
                     (self.is_connected, self.is_connecting) = (false, false);
+                    if self.pipe.to == Side::Upstream {
+                        self.empty_pipe();
+                    }
                     self.events.push(Event::Released { keep });
                 }
                 Next::Report(record) => {
                     let (status, outcome) = (record.status, record.outcome);
+                    self.why = record.why;
                     self.events.push(Event::Reported { status, outcome });
                 }
                 Next::Close { abort } => {
@@ -172,10 +206,23 @@ impl World {
         assert!(self.session.buffered() <= MOST_BUFFERED, "memory is bounded");
     }
 
-    fn transfer(&mut self, wants: Wants) -> bool {
+    fn transfer(&mut self, mut wants: Wants) -> bool {
         let mut moved = false;
         if wants.upstream_read || wants.upstream_write {
             assert!(self.is_connected, "there is no upstream connection");
+        }
+        self.was_offered |= wants.splice.is_some();
+        let is_patient = wants.is_head_alone && self.engine == Engine::Splices;
+        if !self.pipe.bytes.is_empty() && !self.wire(self.pipe.to).deaf {
+            let to = wants.splice.map(|splice| splice.to);
+            assert_eq!(to, Some(self.pipe.to), "what is in the pipe comes first");
+        }
+        if let (Some(splice), Engine::Splices) = (wants.splice, self.engine) {
+            moved |= self.splice(splice);
+            match splice.to {
+                Side::Client => (wants.upstream_read, wants.client_write) = (false, false),
+                Side::Upstream => (wants.client_read, wants.upstream_write) = (false, false),
+            }
         }
         if wants.upstream_read {
             moved |= self.read(Side::Upstream);
@@ -184,11 +231,11 @@ impl World {
             moved |= self.write(Side::Upstream);
         }
         moved |= self.shut_down(Side::Upstream);
-        if wants.client_write {
-            moved |= self.write(Side::Client);
-        }
         if wants.client_read {
             moved |= self.read(Side::Client);
+        }
+        if wants.client_write && !(is_patient && moved) {
+            moved |= self.write(Side::Client);
         }
         self.note_memory();
         moved | self.shut_down(Side::Client)
@@ -241,6 +288,68 @@ impl World {
         wire.seen.extend_from_slice(&output[..len]);
         session.sent(side, len, now);
         true
+    }
+
+    /// Moves bytes past the session: what is in the output leaves with them, ahead of them.
+    fn splice(&mut self, Splice { to, most }: Splice) -> bool {
+        let (now, steps) = (self.now, self.steps);
+        if self.pipe.to != to {
+            self.empty_pipe(); // nobody takes it any more
+        }
+        let World { session, client, upstream, pipe, .. } = self;
+        pipe.to = to;
+        let mut moved = false;
+        if pipe.bytes.is_empty() && !session.output(to).is_empty() {
+            pipe.bytes.extend_from_slice(session.output(to));
+            session.poured(to, pipe.bytes.len());
+            moved = true;
+        }
+        let (from, into) = match to {
+            Side::Client => (upstream, client),
+            Side::Upstream => (client, upstream),
+        };
+        if pipe.may_take && most > 0 {
+            let left = &from.pending[from.read..];
+            let len = left.len().min(most as usize).min(steps.read);
+            if from.broken {
+                session.failed(to.other(), Direction::Read);
+                moved = true;
+            } else if len > 0 {
+                pipe.bytes.extend_from_slice(&left[..len]);
+                pipe.may_take = false;
+                from.read += len;
+                session.taken(to.other(), len, now);
+                self.spliced += len;
+                moved = true;
+            } else if from.ended {
+                assert!(
+                    !std::mem::replace(&mut from.end_was_read, true),
+                    "an end was read already"
+                );
+                session.taken(to.other(), 0, now);
+                moved = true;
+            }
+        }
+        if pipe.bytes.is_empty() {
+            return moved;
+        }
+        if into.deaf {
+            session.failed(to, Direction::Write);
+            return true;
+        }
+        if into.is_full {
+            return moved;
+        }
+        let len = pipe.bytes.len().min(steps.write);
+        into.seen.extend(pipe.bytes.drain(..len));
+        pipe.may_take |= pipe.bytes.is_empty();
+        session.passed(to, len, now);
+        true
+    }
+
+    fn empty_pipe(&mut self) {
+        self.pipe.bytes.clear();
+        self.pipe.may_take = true;
     }
 
     fn shut_down(&mut self, side: Side) -> bool {

@@ -14,6 +14,7 @@ use balancebeam::upstream::Upstreams;
 use crate::draws::Draws;
 use crate::messages::{Asked, request};
 use crate::oracle::{self, Findings};
+use crate::splice::{Habit, Pipe};
 use crate::upstream::{Answer, Conn};
 
 /// The most that a session may hold: its four buffers, and the upstream's name in a held head.
@@ -26,12 +27,14 @@ const MOST_IDLE_STEPS: usize = 200;
 const MOST_DEADLINES: usize = 100;
 
 pub struct Client {
-    session: Session,
+    pub session: Session,
+    pub habit: Habit,
+    pub pipe: Pipe,
     pub asked: Vec<Asked>,
     /// Where each request ends in what is sent.
     ends: Vec<usize>,
-    to_send: Vec<u8>,
-    sent: usize,
+    pub to_send: Vec<u8>,
+    pub sent: usize,
     is_pipelining: bool,
     /// Sends no more than that, then ends.
     ends_at: Option<usize>,
@@ -40,7 +43,7 @@ pub struct Client {
     /// It has reset, or ended within a request.
     pub has_left: bool,
     pub received: Vec<u8>,
-    conn: Option<Conn>,
+    pub conn: Option<Conn>,
     conn_end_was_told: bool,
     conn_was_written: bool,
     connecting: Option<(usize, bool)>,
@@ -59,9 +62,9 @@ pub struct Simulation {
     pub answers: Vec<Answer>,
     pub clients: Vec<Client>,
     pub findings: Findings,
-    draws: Draws,
+    pub draws: Draws,
     state: Arc<ProxyState>,
-    now: Instant,
+    pub now: Instant,
     /// Idle connections by upstream.
     idle: Vec<Vec<Conn>>,
     is_fair: bool,
@@ -102,6 +105,8 @@ fn client(
     let peer = IpAddr::from(Ipv4Addr::new(192, 0, 2, id as u8));
     Client {
         session: Session::new(state.clone(), peer, now),
+        habit: Habit::draw(draws),
+        pipe: Pipe::default(),
         ends: ends.collect(),
         is_pipelining: draws.percent(50),
         ends_at,
@@ -126,12 +131,21 @@ fn client(
 
 impl Client {
     /// Bytes that it has ready to send now.
-    fn ready(&self) -> usize {
+    pub fn ready(&self) -> usize {
         let gate = match self.is_pipelining {
             true => self.to_send.len(),
             false => self.ends[self.reports.min(self.ends.len() - 1)],
         };
         self.ends_at.unwrap_or(usize::MAX).min(gate).saturating_sub(self.sent)
+    }
+
+    /// Whether there is an end where it was asked for more.
+    pub fn tells_its_end(&mut self) -> bool {
+        let ends = self.ends_at.is_some_and(|at| self.sent >= at);
+        assert!(!self.end_was_told, "an end was read already");
+        self.end_was_told = ends;
+        self.has_left |= ends && self.sent < self.to_send.len();
+        ends
     }
 }
 
@@ -318,6 +332,10 @@ impl Simulation {
     fn release(&mut self, at: usize, keep: bool) {
         let client = &mut self.clients[at];
         client.connecting = None;
+        if client.pipe.to == Side::Upstream {
+            assert!(!keep || client.pipe.bytes.is_empty(), "bytes of its request are on their way");
+            client.pipe.empty();
+        }
         let conn = client.conn.take();
         if !keep {
             return;
@@ -333,20 +351,28 @@ impl Simulation {
     }
 
     /// Moves some of what is wanted. `None` if nothing can happen now.
-    fn transfer(&mut self, at: usize, wants: Wants) -> Option<usize> {
+    fn transfer(&mut self, at: usize, mut wants: Wants) -> Option<usize> {
         let mut moved = None;
         let mut count = |n: Option<usize>| {
             if let Some(n) = n {
                 moved = Some(moved.unwrap_or(0) + n);
             }
         };
+        if let Some(splice) = self.splice_of(at, wants) {
+            count(self.splice(at, splice));
+            match splice.to {
+                Side::Client => (wants.upstream_read, wants.client_write) = (false, false),
+                Side::Upstream => (wants.client_read, wants.upstream_write) = (false, false),
+            }
+        }
         if wants.upstream_read && self.may() {
             count(self.read_upstream(at));
         }
         if wants.upstream_write && self.may() {
             count(self.write_upstream(at));
         }
-        if wants.client_write && self.may() {
+        let is_patient = wants.is_head_alone && !self.is_fair && self.draws.percent(50);
+        if wants.client_write && !is_patient && self.may() {
             count(self.write_client(at));
         }
         if wants.client_read && self.may() {
@@ -368,7 +394,7 @@ impl Simulation {
         moved
     }
 
-    fn may(&mut self) -> bool {
+    pub fn may(&mut self) -> bool {
         self.is_fair || self.draws.percent(70)
     }
 
@@ -376,11 +402,7 @@ impl Simulation {
         let client = &mut self.clients[at];
         let ready = client.ready();
         if ready == 0 {
-            let ends = client.ends_at.is_some_and(|at| client.sent >= at);
-            assert!(!client.end_was_told, "an end was read already");
-            client.end_was_told = ends;
-            client.has_left |= ends && client.sent < client.to_send.len();
-            return ends.then(|| {
+            return client.tells_its_end().then(|| {
                 client.session.received(Side::Client, 0, self.now);
                 0
             });
@@ -416,12 +438,21 @@ impl Simulation {
             client.session.received(Side::Upstream, len, self.now);
             return Some(len);
         }
+        self.end_of_upstream(at, false)
+    }
+
+    /// The end of an upstream that has no more to say, if it is there.
+    pub fn end_of_upstream(&mut self, at: usize, is_spliced: bool) -> Option<usize> {
+        let client = &mut self.clients[at];
+        let conn = client.conn.as_mut().expect("a connection to read from");
         if !(conn.has_ended || conn.is_broken) {
             return None;
         }
         assert!(!std::mem::replace(&mut client.conn_end_was_told, true), "an end was read already");
         if conn.is_broken {
             client.session.failed(Side::Upstream, Direction::Read);
+        } else if is_spliced {
+            client.session.taken(Side::Upstream, 0, self.now);
         } else {
             client.session.received(Side::Upstream, 0, self.now);
         }
@@ -429,12 +460,32 @@ impl Simulation {
     }
 
     fn write_upstream(&mut self, at: usize) -> Option<usize> {
-        let client = &mut self.clients[at];
-        let conn = client.conn.as_mut().expect("a connection to write to");
-        if conn.is_broken || (conn.has_ended && self.draws.percent(50)) {
-            client.session.failed(Side::Upstream, Direction::Write);
+        if self.upstream_is_deaf(at) {
             return Some(0);
         }
+        let client = &mut self.clients[at];
+        let output = client.session.output(Side::Upstream);
+        let len = self.draws.piece(output.len());
+        let bytes = output[..len].to_vec();
+        self.tell_upstream(at, &bytes);
+        self.clients[at].session.sent(Side::Upstream, len, self.now);
+        Some(len)
+    }
+
+    /// Whether writing to the upstream fails.
+    pub fn upstream_is_deaf(&mut self, at: usize) -> bool {
+        let client = &mut self.clients[at];
+        let conn = client.conn.as_mut().expect("a connection to write to");
+        conn.was_deaf |= conn.is_broken || (conn.has_ended && self.draws.percent(50));
+        if conn.was_deaf {
+            client.session.failed(Side::Upstream, Direction::Write);
+        }
+        conn.was_deaf
+    }
+
+    pub fn tell_upstream(&mut self, at: usize, bytes: &[u8]) {
+        let client = &mut self.clients[at];
+        let conn = client.conn.as_mut().expect("a connection to write to");
         let exchange = client.reports;
         let asked = &client.asked[exchange];
         if !std::mem::replace(&mut client.conn_was_written, true) {
@@ -442,10 +493,6 @@ impl Simulation {
             let is_first = client.written[exchange] == 1;
             assert!(is_first || asked.is_idempotent(), "a POST was sent twice");
         }
-        let output = client.session.output(Side::Upstream);
-        let len = self.draws.piece(output.len());
-        conn.hear(&output[..len], asked.id, &mut self.answers, &mut self.draws);
-        client.session.sent(Side::Upstream, len, self.now);
-        Some(len)
+        conn.hear(bytes, asked.id, &mut self.answers, &mut self.draws);
     }
 }

@@ -30,7 +30,7 @@ impl Plan {
     fn draw(is_calm: bool, draws: &mut Draws) -> Plan {
         let mut mishap = |percent| !is_calm && draws.percent(percent);
         let (breaks, is_mute) = (mishap(8), mishap(5));
-        let (is_early, is_garbage, cut) = (mishap(10), mishap(5), mishap(12));
+        let (is_early, is_garbage, cut) = (mishap(15), mishap(5), mishap(12));
         let has_stray_bytes = mishap(4);
         Plan {
             breaks_at: breaks.then(|| 1 + draws.size()),
@@ -66,6 +66,8 @@ pub struct Conn {
     pub has_ended: bool,
     /// … or an error.
     pub is_broken: bool,
+    /// Writing to it has failed.
+    pub was_deaf: bool,
     /// Bytes said behind an answer, which nobody may take for anything.
     stray: usize,
 }
@@ -86,6 +88,7 @@ impl Conn {
             says: Vec::new(),
             has_ended: false,
             is_broken: false,
+            was_deaf: false,
             stray: 0,
         }
     }

@@ -1,0 +1,208 @@
+//! What a turn does with a pipe, between two sockets that can be told to take nothing.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use super::super::pipe::{MOST, Pipes};
+use super::*;
+use crate::config::Config;
+use crate::state::ProxyState;
+use crate::upstream::Upstreams;
+
+/// How long anything may take before a test fails.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a wire says to whoever writes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mood {
+    Takes,
+    /// It takes nothing when it is asked next.
+    IsFullOnce,
+    IsFull,
+    IsDeaf,
+}
+
+struct Wire {
+    stream: TcpStream,
+    mood: Mood,
+}
+
+impl AsMut<Wire> for Wire {
+    fn as_mut(&mut self) -> &mut Wire {
+        self
+    }
+}
+
+impl Wire {
+    fn may_write(&mut self) -> io::Result<()> {
+        match self.mood {
+            Mood::Takes => Ok(()),
+            Mood::IsFullOnce => {
+                self.mood = Mood::Takes;
+                Err(ErrorKind::WouldBlock.into())
+            }
+            Mood::IsFull => Err(ErrorKind::WouldBlock.into()),
+            Mood::IsDeaf => Err(ErrorKind::BrokenPipe.into()),
+        }
+    }
+}
+
+struct Hand {
+    pipes: Arc<Pipes>,
+    has_tiny_pipes: bool,
+    /// The connection that the next connect makes.
+    line: Option<Wire>,
+}
+
+impl Hands for Hand {
+    type Wire = Wire;
+    type Line = Wire;
+
+    fn read(&mut self, wire: &mut Wire, into: &mut [u8]) -> io::Result<usize> {
+        wire.stream.read(into)
+    }
+
+    fn write(&mut self, wire: &mut Wire, bytes: &[u8]) -> io::Result<usize> {
+        assert!(!bytes.is_empty(), "a system call for nothing");
+        wire.may_write()?;
+        wire.stream.write(bytes)
+    }
+
+    fn fill(&mut self, pipe: &mut Pipe, wire: &mut Wire, most: usize) -> io::Result<usize> {
+        pipe.fill(&wire.stream, most)
+    }
+
+    fn drain(&mut self, pipe: &mut Pipe, wire: &mut Wire) -> io::Result<usize> {
+        wire.may_write()?;
+        pipe.drain(&wire.stream)
+    }
+
+    fn shut_down(&mut self, wire: &mut Wire) -> io::Result<()> {
+        wire.stream.shutdown(std::net::Shutdown::Write)
+    }
+
+    fn reset_on_close(&mut self, _: &mut Wire) {}
+
+    fn pipe(&mut self) -> Option<Pipe> {
+        if self.has_tiny_pipes { Some(self.pipes.tiny()) } else { self.pipes.take() }
+    }
+
+    fn take_idle(&mut self, _: UpstreamId, _: Instant) -> Option<Wire> {
+        None
+    }
+
+    fn dial(&mut self, _: UpstreamId, _: SocketAddr) -> io::Result<(Wire, bool)> {
+        Ok((self.line.take().expect("one connection"), true))
+    }
+
+    fn dialled(&mut self, _: &mut Wire) -> Option<io::Result<()>> {
+        Some(Ok(()))
+    }
+
+    fn keep(&mut self, _: Wire, _: Instant) {}
+
+    fn complain_of_shortage(&mut self, _: UpstreamId, error: &io::Error, _: Instant) {
+        panic!("{error}");
+    }
+}
+
+/// A connection, and the far ends of its two sockets.
+struct World {
+    hand: Hand,
+    connection: Connection<Wire, Wire>,
+    client: TcpStream,
+    upstream: TcpStream,
+}
+
+fn pair() -> (Wire, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+    let far = TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
+    let (near, _) = listener.accept().expect("a connection");
+    near.set_nonblocking(true).expect("a socket that does not block");
+    far.set_nonblocking(true).expect("a socket that does not block");
+    (Wire { stream: near, mood: Mood::Takes }, far)
+}
+
+impl World {
+    fn new(has_tiny_pipes: bool) -> World {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+        let config = Config { upstreams: vec![address.into()], ..Config::default() };
+        let upstreams = Upstreams::new(&config, vec![vec![address]], 1);
+        let now = Instant::now();
+        let state = Arc::new(ProxyState::new(config, upstreams, now));
+        let session = Session::new(state, IpAddr::from(Ipv4Addr::LOCALHOST), now);
+        let ((near_client, client), (line, upstream)) = (pair(), pair());
+        let hand = Hand { pipes: Arc::default(), has_tiny_pipes, line: Some(line) };
+        World { hand, connection: Connection::new(session, near_client), client, upstream }
+    }
+
+    /// Takes turns until `is_done`.
+    fn turn_until(&mut self, what: &str, mut is_done: impl FnMut(&mut World) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !is_done(self) {
+            assert!(Instant::now() < deadline, "waited in vain: {what}");
+            self.connection.turn(&mut self.hand, Instant::now());
+        }
+    }
+
+    /// Takes turns until so many bytes have reached one side.
+    fn arrives(&mut self, at: Side, len: usize) -> Vec<u8> {
+        let mut got = Vec::new();
+        self.turn_until(&format!("{len} bytes for the {at:?}"), |world| {
+            let mut far = if at == Side::Client { &world.client } else { &world.upstream };
+            let mut piece = vec![0; len];
+            if let Ok(n) = far.read(&mut piece) {
+                got.extend_from_slice(&piece[..n]);
+            }
+            got.len() >= len
+        });
+        got
+    }
+
+    fn line(&mut self) -> &mut Wire {
+        let Attached::Open(line) = &mut self.connection.upstream else { panic!("no connection") };
+        line
+    }
+}
+
+const PUT: &[u8] = b"PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 200000\r\n\r\n";
+
+/// An answer of so many letters, with a field of so many.
+fn answer(status: &str, field: usize, body: usize) -> Vec<u8> {
+    let field = "f".repeat(field);
+    let head = format!("HTTP/1.1 {status}\r\nContent-Length: {body}\r\nA: {field}\r\n\r\n");
+    [head.as_bytes(), &vec![b'a'; body]].concat()
+}
+
+#[test]
+fn what_a_pipe_holds_for_an_upstream_that_reads_no_more_is_nobody_elses() {
+    let mut world = World::new(false);
+    world.client.write_all(PUT).expect("room for a head");
+    world.arrives(Side::Upstream, PUT.len());
+    world.line().mood = Mood::IsFull;
+    world.client.write_all(&[b'q'; 50_000]).expect("room for a part of a body");
+    world.turn_until("something is in the pipe", |world| {
+        let pipe = world.connection.pipe.as_ref();
+        pipe.is_some_and(|(pipe, to)| !pipe.is_empty() && *to == Side::Upstream)
+    });
+    world.line().mood = Mood::IsDeaf;
+    let answer = answer("413 Too Much", 1, 50_000);
+    world.upstream.write_all(&answer).expect("room for an answer");
+    assert!(world.arrives(Side::Client, answer.len()) == answer, "the answer has come through");
+    let World { hand, connection, .. } = world;
+    drop(connection);
+    let pipes: Vec<_> = std::iter::from_fn(|| hand.pipes.take()).collect();
+    assert_eq!(pipes.len(), MOST, "the one that was thrown away can be made anew");
+}
+
+#[test]
+fn a_head_that_does_not_fit_into_a_pipe_leaves_in_order_before_its_body() {
+    let mut world = World::new(true);
+    world.client.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").expect("room for a head");
+    world.arrives(Side::Upstream, 26);
+    let answer = answer("200 OK", 6_000, 50_000);
+    world.connection.client.mood = Mood::IsFullOnce;
+    world.upstream.write_all(&answer).expect("room for an answer");
+    assert!(world.arrives(Side::Client, answer.len()) == answer, "the answer has come through");
+}
