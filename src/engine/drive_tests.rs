@@ -63,7 +63,7 @@ impl Hands for Hand {
         wire.stream.read(into)
     }
 
-    fn write(&mut self, wire: &mut Wire, bytes: &[u8]) -> io::Result<usize> {
+    fn write(&mut self, wire: &mut Wire, bytes: &[u8], _: bool) -> io::Result<usize> {
         assert!(!bytes.is_empty(), "a system call for nothing");
         wire.may_write()?;
         wire.stream.write(bytes)

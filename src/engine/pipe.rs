@@ -70,6 +70,8 @@ impl Pipes {
             if fcntl_getpipe_size(&writer).is_ok_and(|size| size >= LEAST) {
                 return Some(Ends { reader, writer });
             }
+            // Counted on, so that it is not tried for ever.
+            return None;
         }
         self.made.fetch_sub(1, Ordering::AcqRel);
         None

@@ -414,9 +414,9 @@ impl Session {
         port.failed |= side == Side::Client;
     }
 
-    /// Whether an exchange is under way.
+    /// Whether an exchange is under way, or what it has left has not reached the client.
     pub fn is_busy(&self) -> bool {
-        self.exchange.is_some() || !self.client.input.is_empty()
+        self.exchange.is_some() || !self.client.input.is_empty() || !self.client.is_flushed()
     }
 
     /// Bytes of memory that its buffers hold.
