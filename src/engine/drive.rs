@@ -56,12 +56,10 @@ pub trait Hands {
     fn complain_of_shortage(&mut self, id: UpstreamId, error: &io::Error, now: Instant);
 }
 
-/// A client's connection, its session, and the upstream connection it uses.
-pub struct Connection<W, L> {
+/// A client's connection while it is awake: its session, and the upstream connection it uses.
+pub struct Awake<L> {
     /// What it means.
     pub session: Session,
-    /// The client's socket.
-    pub client: W,
     /// The upstream connection it uses.
     pub upstream: Attached<L>,
     /// What is on its way from one to the other past the session, and where to.
@@ -139,18 +137,26 @@ pub enum Turn {
     Gone,
 }
 
-impl<W, L: AsMut<W>> Connection<W, L> {
-    /// A client that has just connected.
-    pub fn new(session: Session, client: W) -> Self {
-        Connection { session, client, upstream: Attached::Nothing, pipe: None, waited: 0 }
+impl<L> Awake<L> {
+    /// A session without an upstream connection.
+    pub fn new(session: Session) -> Self {
+        Awake { session, upstream: Attached::Nothing, pipe: None, waited: 0 }
     }
 
     /// Does what the session says until nothing moves.
-    pub fn turn<H: Hands<Wire = W, Line = L>>(&mut self, hands: &mut H, now: Instant) -> Turn {
+    pub fn turn<H: Hands<Line = L>>(
+        &mut self,
+        client: &mut H::Wire,
+        hands: &mut H,
+        now: Instant,
+    ) -> Turn
+    where
+        L: AsMut<H::Wire>,
+    {
         let (mut bytes, mut exchanges) = (0, 0);
         loop {
             match self.session.next(now) {
-                Next::Transfer(wants) => match self.transfer(hands, wants, now) {
+                Next::Transfer(wants) => match self.transfer(client, hands, wants, now) {
                     None if wants.is_head_alone && self.waited < HEAD_WAITS => {
                         self.waited += 1;
                         return Turn::Yield;
@@ -170,7 +176,7 @@ impl<W, L: AsMut<W>> Connection<W, L> {
                 }
                 Next::Close { abort } => {
                     if abort {
-                        hands.reset_on_close(&mut self.client);
+                        hands.reset_on_close(client);
                     }
                     return Turn::Gone;
                 }
@@ -183,12 +189,16 @@ impl<W, L: AsMut<W>> Connection<W, L> {
 
     /// Moves bytes where they are wanted and can move. Returns how many; `None` if nothing
     /// happened.
-    fn transfer<H: Hands<Wire = W, Line = L>>(
+    fn transfer<H: Hands<Line = L>>(
         &mut self,
+        client: &mut H::Wire,
         hands: &mut H,
         mut wants: Wants,
         now: Instant,
-    ) -> Option<usize> {
+    ) -> Option<usize>
+    where
+        L: AsMut<H::Wire>,
+    {
         let mut moved = Moved(None);
         moved.add(self.look_at_dial(hands, now));
         if !wants.is_head_alone {
@@ -197,14 +207,14 @@ impl<W, L: AsMut<W>> Connection<W, L> {
         let is_patient = wants.is_head_alone && self.waited < HEAD_WAITS;
         wants.client_write &= !is_patient;
         if let Some(splice) = wants.splice
-            && self.splice(hands, splice, is_patient, &mut moved, now)
+            && self.splice(client, hands, splice, is_patient, &mut moved, now)
         {
             match splice.to {
                 Side::Client => (wants.upstream_read, wants.client_write) = (false, false),
                 Side::Upstream => (wants.client_read, wants.upstream_write) = (false, false),
             }
         }
-        let Connection { session, client, upstream, .. } = self;
+        let Awake { session, upstream, .. } = self;
         match upstream {
             Attached::Nothing | Attached::Dialling(..) => (),
             Attached::Open(line) => {
@@ -241,20 +251,24 @@ impl<W, L: AsMut<W>> Connection<W, L> {
     }
 
     /// Moves bytes past the session. Returns false if there is no pipe for them.
-    fn splice<H: Hands<Wire = W, Line = L>>(
+    fn splice<H: Hands<Line = L>>(
         &mut self,
+        client: &mut H::Wire,
         hands: &mut H,
         Splice { to, most }: Splice,
         is_patient: bool,
         moved: &mut Moved,
         now: Instant,
-    ) -> bool {
+    ) -> bool
+    where
+        L: AsMut<H::Wire>,
+    {
         // What nobody takes any more is in the way.
         self.pipe.take_if(|(pipe, toward)| *toward != to && !pipe.is_empty());
         if self.pipe.is_none() {
             self.pipe = hands.pipe().map(|pipe| (pipe, to));
         }
-        let Connection { session, client, upstream, pipe: Some((pipe, toward)), .. } = self else {
+        let Awake { session, upstream, pipe: Some((pipe, toward)), .. } = self else {
             return false;
         };
         let line = if let Attached::Open(line) = upstream { Some(line.as_mut()) } else { None };
@@ -293,7 +307,7 @@ impl<W, L: AsMut<W>> Connection<W, L> {
         true
     }
 
-    fn connect<H: Hands<Wire = W, Line = L>>(
+    fn connect<H: Hands<Line = L>>(
         &mut self,
         hands: &mut H,
         to: Arc<Upstream>,
@@ -311,12 +325,7 @@ impl<W, L: AsMut<W>> Connection<W, L> {
     }
 
     /// Tries the next address that is left.
-    fn walk_on<H: Hands<Wire = W, Line = L>>(
-        &mut self,
-        hands: &mut H,
-        mut walk: Box<Walk>,
-        now: Instant,
-    ) {
+    fn walk_on<H: Hands<Line = L>>(&mut self, hands: &mut H, mut walk: Box<Walk>, now: Instant) {
         while let Some(address) = walk.next() {
             match hands.dial(walk.to.id(), address) {
                 Ok((line, true)) => {
@@ -335,11 +344,7 @@ impl<W, L: AsMut<W>> Connection<W, L> {
     }
 
     /// Looks whether a connect has come to an end, good or bad. `None` if it has not.
-    fn look_at_dial<H: Hands<Wire = W, Line = L>>(
-        &mut self,
-        hands: &mut H,
-        now: Instant,
-    ) -> Option<usize> {
+    fn look_at_dial<H: Hands<Line = L>>(&mut self, hands: &mut H, now: Instant) -> Option<usize> {
         let Attached::Dialling(line, _) = &mut self.upstream else { return None };
         let result = hands.dialled(line)?;
         let dialling = std::mem::replace(&mut self.upstream, Attached::Nothing);
@@ -360,12 +365,7 @@ impl<W, L: AsMut<W>> Connection<W, L> {
     }
 
     /// Gives the upstream connection back, or away.
-    pub fn release<H: Hands<Wire = W, Line = L>>(
-        &mut self,
-        hands: &mut H,
-        keep: bool,
-        now: Instant,
-    ) {
+    pub fn release<H: Hands<Line = L>>(&mut self, hands: &mut H, keep: bool, now: Instant) {
         // What was meant for it is for nobody else.
         self.pipe.take_if(|(_, toward)| *toward == Side::Upstream);
         match std::mem::replace(&mut self.upstream, Attached::Nothing) {

@@ -110,7 +110,8 @@ impl Hands for Hand {
 /// A connection, and the far ends of its two sockets.
 struct World {
     hand: Hand,
-    connection: Connection<Wire, Wire>,
+    awake: Awake<Wire>,
+    near_client: Wire,
     client: TcpStream,
     upstream: TcpStream,
 }
@@ -134,7 +135,7 @@ impl World {
         let session = Session::new(state, IpAddr::from(Ipv4Addr::LOCALHOST), now);
         let ((near_client, client), (line, upstream)) = (pair(), pair());
         let hand = Hand { pipes: Arc::default(), has_tiny_pipes, line: Some(line) };
-        World { hand, connection: Connection::new(session, near_client), client, upstream }
+        World { hand, awake: Awake::new(session), near_client, client, upstream }
     }
 
     /// Takes turns until `is_done`.
@@ -142,7 +143,7 @@ impl World {
         let deadline = Instant::now() + PATIENCE;
         while !is_done(self) {
             assert!(Instant::now() < deadline, "waited in vain: {what}");
-            self.connection.turn(&mut self.hand, Instant::now());
+            self.awake.turn(&mut self.near_client, &mut self.hand, Instant::now());
         }
     }
 
@@ -161,7 +162,7 @@ impl World {
     }
 
     fn line(&mut self) -> &mut Wire {
-        let Attached::Open(line) = &mut self.connection.upstream else { panic!("no connection") };
+        let Attached::Open(line) = &mut self.awake.upstream else { panic!("no connection") };
         line
     }
 }
@@ -183,15 +184,15 @@ fn what_a_pipe_holds_for_an_upstream_that_reads_no_more_is_nobody_elses() {
     world.line().mood = Mood::IsFull;
     world.client.write_all(&[b'q'; 50_000]).expect("room for a part of a body");
     world.turn_until("something is in the pipe", |world| {
-        let pipe = world.connection.pipe.as_ref();
+        let pipe = world.awake.pipe.as_ref();
         pipe.is_some_and(|(pipe, to)| !pipe.is_empty() && *to == Side::Upstream)
     });
     world.line().mood = Mood::IsDeaf;
     let answer = answer("413 Too Much", 1, 50_000);
     world.upstream.write_all(&answer).expect("room for an answer");
     assert!(world.arrives(Side::Client, answer.len()) == answer, "the answer has come through");
-    let World { hand, connection, .. } = world;
-    drop(connection);
+    let World { hand, awake, .. } = world;
+    drop(awake);
     let pipes: Vec<_> = std::iter::from_fn(|| hand.pipes.take()).collect();
     assert_eq!(pipes.len(), MOST, "the one that was thrown away can be made anew");
 }
@@ -202,7 +203,7 @@ fn a_head_that_does_not_fit_into_a_pipe_leaves_in_order_before_its_body() {
     world.client.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").expect("room for a head");
     world.arrives(Side::Upstream, 26);
     let answer = answer("200 OK", 6_000, 50_000);
-    world.connection.client.mood = Mood::IsFullOnce;
+    world.near_client.mood = Mood::IsFullOnce;
     world.upstream.write_all(&answer).expect("room for an answer");
     assert!(world.arrives(Side::Client, answer.len()) == answer, "the answer has come through");
 }

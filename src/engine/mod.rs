@@ -5,7 +5,7 @@
 //! ```text
 //! accept.rs        the accept loop, one for every engine      gate.rs   how many connections may
 //! be open
-//! drive.rs         one turn of one connection, on any engine
+//! life.rs          a connection, asleep or awake       drive.rs  one turn of one that is awake
 //! threads.rs       the threads engine: its workers            tasks.rs  the async engine: its
 //! tasks
 //! waiting_room.rs  where sessions that cannot move are        wheel.rs  their deadlines
@@ -24,6 +24,7 @@ use gate::Pass;
 pub mod accept;
 mod drive;
 pub mod gate;
+mod life;
 mod pipe;
 mod pool;
 mod slab;

@@ -23,15 +23,16 @@ use tokio::sync::Notify;
 use tokio::time::Sleep;
 
 use super::Engine;
-use super::drive::{Connection, Hands, Turn};
+use super::drive::{Hands, Turn};
 use super::gate::Pass;
+use super::life::{Connection, Spares};
 use super::pipe::{Pipe, Pipes};
 use super::pool::Pool;
 use super::slab::Slab;
 use super::wire::{self, Heard};
 use crate::background::Seldom;
 use crate::lock::Lock;
-use crate::session::{Direction, Session, Side};
+use crate::session::{Direction, Side};
 use crate::state::ProxyState;
 use crate::upstream::UpstreamId;
 
@@ -59,6 +60,7 @@ struct Core(usize);
 /// What the tasks of one core share.
 struct Shelf {
     idle: Pool<Line>,
+    spares: Spares<Line>,
     /// Tasks that have not ended.
     alive: AtomicUsize,
 }
@@ -103,6 +105,7 @@ impl Tasks {
                 (config.limits.pool + core) / workers,
                 config.timeouts.pool,
             ),
+            spares: Spares::default(),
             alive: AtomicUsize::new(0),
         };
         let hub = Arc::new(Hub {
@@ -156,8 +159,13 @@ impl Engine for Tasks {
         let core = hub.idlest();
         hub.shelf(core).alive.fetch_add(1, Ordering::AcqRel);
         self.handles[core.0].spawn(async move {
-            match hub.receive(stream, peer, turn_away) {
-                Ok(connection) => serve(&hub, core, place, connection).await,
+            // Registered here: it belongs to the runtime that the task runs on.
+            match TcpStream::from_std(stream) {
+                Ok(client) => {
+                    let (state, now) = (hub.state.clone(), Instant::now());
+                    let connection = Connection::new(state, peer.ip(), client, turn_away, now);
+                    serve(&hub, core, place, connection).await;
+                }
                 Err(error) => {
                     log::debug!("a connection that was accepted cannot be watched: {error}");
                 }
@@ -205,13 +213,8 @@ impl Drop for Tasks {
 }
 
 /// Serves one client until its connection is over.
-async fn serve(
-    hub: &Hub,
-    core: Core,
-    place: u32,
-    mut connection: Box<Connection<TcpStream, Line>>,
-) {
-    let alarm = connection.session.deadline().unwrap_or_else(Instant::now);
+async fn serve(hub: &Hub, core: Core, place: u32, mut connection: Connection<TcpStream, Line>) {
+    let alarm = connection.deadline().unwrap_or_else(Instant::now);
     let mut alarm = pin!(tokio::time::sleep_until(alarm.into()));
     let mut is_known = false;
     poll_fn(|cx| {
@@ -264,21 +267,6 @@ impl Hub {
         })
     }
 
-    /// Registers a client's connection with the runtime that the task runs on. In a box, and not in
-    /// the task: a task has room of its own for whatever is moved within it.
-    fn receive(
-        &self,
-        stream: StdStream,
-        peer: SocketAddr,
-        turn_away: bool,
-    ) -> io::Result<Box<Connection<TcpStream, Line>>> {
-        let mut session = Session::new(self.state.clone(), peer.ip(), Instant::now());
-        if turn_away {
-            session.turn_away();
-        }
-        Ok(Box::new(Connection::new(session, TcpStream::from_std(stream)?)))
-    }
-
     /// Takes turns until there is something to wait for.
     fn turn(
         &self,
@@ -288,18 +276,19 @@ impl Hub {
         cx: &mut Context<'_>,
     ) -> Poll<()> {
         let now = Instant::now();
+        let spares = &self.shelf(core).spares;
         loop {
-            match connection.turn(&mut Hand { hub: self, core, cx }, now) {
+            match connection.turn(&mut Hand { hub: self, core, cx }, spares, now) {
                 Turn::Gone => return Poll::Ready(()),
                 // Wakes this task once others had their turn, and what has arrived was looked at.
                 Turn::Yield => return pin!(tokio::task::yield_now()).poll(cx),
                 Turn::Wait => (),
             }
-            let client = look_at_client(connection, cx);
+            let client = look_at_client(connection, spares, cx);
             if client == Client::Failed {
                 continue;
             }
-            let Some(deadline) = connection.session.deadline() else { continue };
+            let Some(deadline) = connection.deadline() else { continue };
             let wake_at = match client {
                 Client::Unread => deadline.min(now + LOOK_INTERVAL),
                 Client::Quiet | Client::Failed => deadline,
@@ -323,7 +312,7 @@ impl Hub {
     /// The connection ends although its exchange has not: that must not look like the end of the
     /// answer.
     fn cut(&self, connection: &Connection<TcpStream, Line>) -> Poll<()> {
-        if connection.session.is_busy() {
+        if connection.is_busy() {
             wire::reset_on_close(&connection.client);
             self.cut.fetch_add(1, Ordering::AcqRel);
         }
@@ -368,14 +357,18 @@ enum Client {
     Failed,
 }
 
-fn look_at_client(connection: &mut Connection<TcpStream, Line>, cx: &mut Context<'_>) -> Client {
+fn look_at_client(
+    connection: &mut Connection<TcpStream, Line>,
+    spares: &Spares<Line>,
+    cx: &mut Context<'_>,
+) -> Client {
     if connection.client.poll_read_ready(cx).is_pending() {
         return Client::Quiet;
     }
     if connection.client.take_error().is_ok_and(|error| error.is_none()) {
         return Client::Unread;
     }
-    connection.session.failed(Side::Client, Direction::Read);
+    connection.wake(spares).session.failed(Side::Client, Direction::Read);
     Client::Failed
 }
 

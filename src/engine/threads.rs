@@ -18,8 +18,9 @@ use std::time::{Duration, Instant};
 use threadpool::ThreadPool;
 
 use super::Engine;
-use super::drive::{Attached, Connection, Hands, Turn};
+use super::drive::{Attached, Awake, Hands, Turn};
 use super::gate::Pass;
+use super::life::{Connection, Spares};
 use super::pipe::{Pipe, Pipes};
 use super::pool::Pool;
 use super::slab::Slab;
@@ -30,7 +31,7 @@ use super::wheel::{Tick, Wheel};
 use super::wire::{self, Heard, Socket};
 use crate::background::Seldom;
 use crate::lock::Lock;
-use crate::session::{Direction, Session, Side};
+use crate::session::{Direction, Side};
 use crate::state::ProxyState;
 use crate::upstream::UpstreamId;
 
@@ -59,6 +60,7 @@ struct Shared {
     lines: Arc<Slab<LinePlace>>,
     idle: Pool<Line>,
     pipes: Arc<Pipes>,
+    spares: Spares<Line>,
     wheel: Wheel<Due>,
     is_sweeping: AtomicBool,
     shortage: Lock<Seldom>,
@@ -156,6 +158,7 @@ impl Threads {
             lines: Arc::new(Slab::new(lines)),
             idle: Pool::new(config.upstreams.len(), most_idle, oldest),
             pipes: Arc::default(),
+            spares: Spares::default(),
             wheel: Wheel::new(now),
             is_sweeping: AtomicBool::new(false),
             shortage: Lock::default(),
@@ -178,12 +181,9 @@ impl Engine for Threads {
             return log::error!("no place for a connection that was let in");
         };
         let Some(place) = shared.places.get(index) else { return };
-        let mut session = Session::new(shared.state.clone(), peer.ip(), now);
-        if turn_away {
-            session.turn_away();
-        }
         let key = place.seat.occupy(index);
-        let connection = Connection::new(session, Socket::connected(stream));
+        let client = Socket::connected(stream);
+        let connection = Connection::new(shared.state.clone(), peer.ip(), client, turn_away, now);
         let mut seated = Box::new(Seated { connection, armed: None, _pass: pass });
         // Most connections do not live for long. One that does is armed for its deadline at the
         // first look.
@@ -225,7 +225,7 @@ impl Engine for Threads {
         for index in shared.places.numbers() {
             let seated = shared.places.get(index).and_then(|place| place.seated.lock().take());
             if let Some(Seated { connection, .. }) = seated.as_deref()
-                && connection.session.is_busy()
+                && connection.is_busy()
             {
                 // An orderly end could look like the end of the answer.
                 wire::reset_on_close(&connection.client);
@@ -349,8 +349,8 @@ impl Shared {
             }
             let connection = &mut seated.connection;
             let turn = catch_unwind(AssertUnwindSafe(|| {
-                connection.hear(news);
-                connection.turn(&mut Hand { shared: self, key }, now)
+                hear(connection, &self.spares, news);
+                connection.turn(&mut Hand { shared: self, key }, &self.spares, now)
             }));
             match turn {
                 Ok(Turn::Wait) => {
@@ -385,14 +385,17 @@ impl Shared {
     /// Asks to be told when a client's socket that was full can be written to again.
     fn watch_output(&self, connection: &mut Connection<Socket, Line>, key: Key) {
         let wants = connection.client.wants_output_watch();
-        if wants && self.room.watch_output(&connection.client, About::Client(key)).is_err() {
-            connection.session.failed(Side::Client, Direction::Write);
+        if wants
+            && self.room.watch_output(&connection.client, About::Client(key)).is_err()
+            && let Some(awake) = connection.awake()
+        {
+            awake.session.failed(Side::Client, Direction::Write);
         }
     }
 
     /// Sees to it that the session is woken at its deadline.
     fn arm(&self, seated: &mut Seated, key: Key) {
-        let Some(at) = seated.connection.session.deadline() else { return };
+        let Some(at) = seated.connection.deadline() else { return };
         let tick = self.wheel.tick_at(at);
         if seated.armed.is_none_or(|armed| armed > tick) {
             let (tick, _) = self.wheel.insert(tick, Due::Session(key));
@@ -481,18 +484,17 @@ impl Shared {
     }
 }
 
-impl Connection<Socket, Line> {
-    /// Passes on what events have said.
-    fn hear(&mut self, news: News) {
-        let has = |bit: News| news & bit != 0;
-        self.client.news(has(READABLE), has(WRITABLE), has(ENDS));
-        if has(FAILED) {
-            self.session.failed(Side::Client, Direction::Read);
-        }
-        if let Attached::Open(line) | Attached::Dialling(line, _) = &mut self.upstream {
-            let has = |bit: News| has(bit << UPSTREAM);
-            line.socket.news(has(READABLE), has(WRITABLE), has(ENDS));
-        }
+/// Passes on what events have said.
+fn hear(connection: &mut Connection<Socket, Line>, spares: &Spares<Line>, news: News) {
+    let has = |bit: News| news & bit != 0;
+    connection.client.news(has(READABLE), has(WRITABLE), has(ENDS));
+    let Awake { session, upstream, .. } = connection.wake(spares);
+    if has(FAILED) {
+        session.failed(Side::Client, Direction::Read);
+    }
+    if let Attached::Open(line) | Attached::Dialling(line, _) = upstream {
+        let has = |bit: News| has(bit << UPSTREAM);
+        line.socket.news(has(READABLE), has(WRITABLE), has(ENDS));
     }
 }
 

@@ -62,7 +62,7 @@ impl From<Fault> for BadResponse {
 }
 
 /// Looks for the end of a head while it arrives, each byte once.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Search {
     /// Bytes looked at.
     scanned: usize,

@@ -173,6 +173,15 @@ impl Port {
         !self.deaf && !self.output.is_empty() && self.piped == 0
     }
 
+    /// Whether it is as it was at first.
+    fn is_blank(&self) -> bool {
+        self.input.memory() == 0
+            && self.output.memory() == 0
+            && self.piped == 0
+            && !(self.ended || self.failed || self.deaf)
+            && self.shutdown == Shutdown::No
+    }
+
     /// Whether everything that was to go out has.
     fn is_flushed(&self) -> bool {
         self.output.is_empty() && self.piped == 0
@@ -269,6 +278,25 @@ impl Session {
             moved: now,
             turned_away: false,
         }
+    }
+
+    /// Since when it has waited for a request, if that is all it does: then it is like a new one.
+    pub fn only_waits_since(&self) -> Option<Instant> {
+        let is_told = self.release.is_none() && self.report.is_none() && self.connect.is_none();
+        let is_blank = self.phase == Phase::Open
+            && self.waiting == Timeout::Idle
+            && self.exchange.is_none()
+            && self.link == Link::None
+            && self.search == Search::default()
+            && self.client.is_blank()
+            && self.upstream.is_blank();
+        (is_told && is_blank && !self.turned_away).then_some(self.since)
+    }
+
+    /// One that only waits goes on for another client, that has waited since then.
+    pub fn begin_again(&mut self, peer: IpAddr, since: Instant) {
+        self.peer = peer.to_canonical();
+        (self.since, self.moved) = (since, since);
     }
 
     /// Answers its first request 503: more clients are connected than are served.

@@ -1,0 +1,137 @@
+//! A client's connection, asleep or awake.
+//!
+//! Between two requests a connection is a socket, an address and a time; everything else is put
+//! aside for the next one that wakes. So an idle client costs a tenth of a busy one, and nothing is
+//! allocated for a request after warm-up. Not here: what it does while it is awake (`drive.rs`).
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::drive::{Awake, Hands, Turn};
+use crate::lock::Lock;
+use crate::session::Session;
+use crate::state::ProxyState;
+
+/// Sessions that are kept for connections that wake.
+const MOST_SPARE: usize = 128;
+
+/// A client's connection.
+pub struct Connection<W, L> {
+    /// The client's socket.
+    pub client: W,
+    state: Arc<ProxyState>,
+    peer: IpAddr,
+    life: Life<L>,
+}
+
+enum Life<L> {
+    /// It waits for a request, since then.
+    Asleep(Instant),
+    Awake(Box<Awake<L>>),
+}
+
+/// What connections that fell asleep have left for those that wake.
+pub struct Spares<L>(Lock<Vec<Box<Awake<L>>>>);
+
+impl<L> Default for Spares<L> {
+    fn default() -> Self {
+        Spares(Lock::default())
+    }
+}
+
+impl<L> Spares<L> {
+    fn take(&self) -> Option<Box<Awake<L>>> {
+        self.0.lock().pop()
+    }
+
+    fn give(&self, spare: Box<Awake<L>>) {
+        let mut spares = self.0.lock();
+        if spares.len() < MOST_SPARE {
+            spares.push(spare);
+        }
+    }
+}
+
+impl<W, L: AsMut<W>> Connection<W, L> {
+    /// A client at `peer` has just connected. `turn_away`: it is only to be told that there are too
+    /// many.
+    pub fn new(
+        state: Arc<ProxyState>,
+        peer: IpAddr,
+        client: W,
+        turn_away: bool,
+        now: Instant,
+    ) -> Self {
+        let life = if turn_away {
+            let mut session = Session::new(state.clone(), peer, now);
+            session.turn_away();
+            Life::Awake(Box::new(Awake::new(session)))
+        } else {
+            Life::Asleep(now)
+        };
+        Connection { client, state, peer, life }
+    }
+
+    /// What it is while it is awake; wakes it.
+    pub fn wake(&mut self, spares: &Spares<L>) -> &mut Awake<L> {
+        if let Life::Asleep(since) = self.life {
+            let awake = match spares.take() {
+                Some(mut awake) => {
+                    awake.session.begin_again(self.peer, since);
+                    awake
+                }
+                None => {
+                    let session = Session::new(self.state.clone(), self.peer, since);
+                    Box::new(Awake::new(session))
+                }
+            };
+            self.life = Life::Awake(awake);
+        }
+        match &mut self.life {
+            Life::Awake(awake) => awake,
+            Life::Asleep(_) => unreachable!("it was woken"),
+        }
+    }
+
+    /// What it is if it is awake.
+    pub fn awake(&mut self) -> Option<&mut Awake<L>> {
+        if let Life::Awake(awake) = &mut self.life { Some(awake) } else { None }
+    }
+
+    /// Wakes it, does what its session says until nothing moves, and lets it sleep if it only waits
+    /// for a request.
+    pub fn turn<H: Hands<Wire = W, Line = L>>(
+        &mut self,
+        hands: &mut H,
+        spares: &Spares<L>,
+        now: Instant,
+    ) -> Turn {
+        self.wake(spares);
+        let Life::Awake(mut awake) = std::mem::replace(&mut self.life, Life::Asleep(now)) else {
+            return Turn::Wait;
+        };
+        let turn = awake.turn(&mut self.client, hands, now);
+        match awake.session.only_waits_since() {
+            Some(since) if turn == Turn::Wait => {
+                self.life = Life::Asleep(since);
+                spares.give(awake);
+            }
+            _ => self.life = Life::Awake(awake),
+        }
+        turn
+    }
+
+    /// When it needs a turn even if nothing moves. `None` only once it is over.
+    pub fn deadline(&self) -> Option<Instant> {
+        match &self.life {
+            Life::Asleep(since) => Some(*since + self.state.config.timeouts.idle),
+            Life::Awake(awake) => awake.session.deadline(),
+        }
+    }
+
+    /// Whether an exchange is under way.
+    pub fn is_busy(&self) -> bool {
+        matches!(&self.life, Life::Awake(awake) if awake.session.is_busy())
+    }
+}
