@@ -55,7 +55,13 @@ pub struct Tasks {
 /// One runtime, on a thread of its own. A task stays with it, so nobody is woken in vain; a
 /// connection to an upstream does unless another core has none left.
 #[derive(Clone, Copy)]
-struct Core(usize);
+struct Core(u32);
+
+impl Core {
+    fn index(self) -> usize {
+        self.0 as usize
+    }
+}
 
 /// What the tasks of one core share.
 struct Shelf {
@@ -119,7 +125,7 @@ impl Tasks {
         });
         let mut tasks = Tasks { hub, handles: Vec::new(), threads: Lock::default() };
         for core in 0..workers {
-            tasks.start_core(Core(core))?;
+            tasks.start_core(Core(core as u32))?;
         }
         Ok(tasks)
     }
@@ -158,25 +164,22 @@ impl Engine for Tasks {
         };
         let core = hub.idlest();
         hub.shelf(core).alive.fetch_add(1, Ordering::AcqRel);
-        self.handles[core.0].spawn(async move {
-            // Registered here: it belongs to the runtime that the task runs on.
-            match TcpStream::from_std(stream) {
-                Ok(client) => {
-                    let (state, now) = (hub.state.clone(), Instant::now());
-                    let connection = Connection::new(state, peer.ip(), client, turn_away, now);
-                    serve(&hub, core, place, connection).await;
-                }
-                Err(error) => {
-                    log::debug!("a connection that was accepted cannot be watched: {error}");
-                }
+        let stay = Stay { hub, core, place, _pass: pass };
+        let handle = &self.handles[core.index()];
+        // The socket belongs to the runtime that the task runs on.
+        let _entered = handle.enter();
+        match TcpStream::from_std(stream) {
+            Ok(client) => {
+                let (state, now) = (stay.hub.state.clone(), Instant::now());
+                let connection = Connection::new(state, peer.ip(), client, turn_away, now);
+                let mut task = Task { connection, alarm: None, stay };
+                // Not an `async` block: that has room of its own for all that is moved within it.
+                handle.spawn(poll_fn(move |cx| task.poll(cx)));
             }
-            if let Some(Place(waker)) = hub.places.get(place) {
-                waker.lock().take();
+            Err(error) => {
+                log::debug!("a connection that was accepted cannot be watched: {error}");
             }
-            hub.places.give_back(place);
-            hub.shelf(core).alive.fetch_sub(1, Ordering::AcqRel);
-            drop(pass);
-        });
+        }
     }
 
     fn wake_all(&self) {
@@ -213,53 +216,76 @@ impl Drop for Tasks {
 }
 
 /// Serves one client until its connection is over.
-async fn serve(hub: &Hub, core: Core, place: u32, mut connection: Connection<TcpStream, Line>) {
-    let alarm = connection.deadline().unwrap_or_else(Instant::now);
-    let mut alarm = pin!(tokio::time::sleep_until(alarm.into()));
-    let mut is_known = false;
-    poll_fn(|cx| {
-        if !is_known {
+struct Task {
+    connection: Connection<TcpStream, Line>,
+    /// Made at the first turn, on the runtime that keeps its time.
+    alarm: Option<Pin<Box<Sleep>>>,
+    stay: Stay,
+}
+
+/// What a task has taken for as long as it lives.
+struct Stay {
+    hub: Arc<Hub>,
+    core: Core,
+    place: u32,
+    _pass: Pass,
+}
+
+impl Drop for Stay {
+    fn drop(&mut self) {
+        if let Some(Place(waker)) = self.hub.places.get(self.place) {
+            waker.lock().take();
+        }
+        self.hub.places.give_back(self.place);
+        self.hub.shelf(self.core).alive.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Task {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Task { connection, alarm, stay: Stay { hub, core, place, .. } } = self;
+        let alarm = alarm.get_or_insert_with(|| {
             // A task keeps its waker for life.
-            if let Some(Place(waker)) = hub.places.get(place) {
+            if let Some(Place(waker)) = hub.places.get(*place) {
                 *waker.lock() = Some(cx.waker().clone());
             }
-            is_known = true;
-        }
+            let at = connection.deadline().unwrap_or_else(Instant::now);
+            Box::pin(tokio::time::sleep_until(at.into()))
+        });
         if hub.is_ending.load(Ordering::Acquire) {
-            return hub.cut(&connection);
+            return hub.cut(connection);
         }
-        let turn = AssertUnwindSafe(|| hub.turn(core, &mut connection, alarm.as_mut(), cx));
+        let turn = AssertUnwindSafe(|| hub.turn(*core, connection, alarm.as_mut(), cx));
         catch_unwind(turn).unwrap_or_else(|_| {
             log::error!("a session panicked and is lost; the others go on");
             hub.state.tally.panics.add_one();
             wire::reset_on_close(&connection.client);
             Poll::Ready(())
         })
-    })
-    .await;
+    }
 }
 
 impl Hub {
     fn shelf(&self, core: Core) -> &Shelf {
-        &self.shelves[core.0]
+        &self.shelves[core.index()]
     }
 
     /// The core that has the least to do.
     fn idlest(&self) -> Core {
         let alive = |core: &usize| self.shelves[*core].alive.load(Ordering::Relaxed);
-        Core((0..self.shelves.len()).min_by_key(alive).unwrap_or(0))
+        Core((0..self.shelves.len()).min_by_key(alive).unwrap_or(0) as u32)
     }
 
     /// An idle connection of this core; if there is none, one of another core, which then belongs to
     /// this one.
     fn take_idle(&self, core: Core, id: UpstreamId, now: Instant) -> Option<Line> {
         let cores = self.shelves.len();
-        (core.0..core.0 + cores).find_map(|shelf| {
+        (core.index()..core.index() + cores).find_map(|shelf| {
             let Shelf { idle, .. } = &self.shelves[shelf % cores];
             // Every look takes one out, so it ends.
             let line = std::iter::from_fn(|| idle.take(id, now, |_| ()))
                 .find(|line| self.is_quiet(line, now))?;
-            if shelf == core.0 {
+            if shelf == core.index() {
                 return Some(line);
             }
             let stream = TcpStream::from_std(line.stream.into_std().ok()?).ok()?;
