@@ -207,7 +207,7 @@ impl Builder {
                     .map_err(system("make a waiting room"))?,
             ),
             EngineKind::Async => Arc::new(
-                Tasks::start(state.clone(), workers, places)
+                Tasks::start(state.clone(), workers, places, descriptors)
                     .map_err(system("start the async runtime"))?,
             ),
         };

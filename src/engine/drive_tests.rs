@@ -134,7 +134,7 @@ impl World {
         let state = Arc::new(ProxyState::new(config, upstreams, now));
         let session = Session::new(state, IpAddr::from(Ipv4Addr::LOCALHOST), now);
         let ((near_client, client), (line, upstream)) = (pair(), pair());
-        let hand = Hand { pipes: Arc::default(), has_tiny_pipes, line: Some(line) };
+        let hand = Hand { pipes: Pipes::new(usize::MAX), has_tiny_pipes, line: Some(line) };
         World { hand, awake: Awake::new(session), near_client, client, upstream }
     }
 

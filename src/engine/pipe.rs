@@ -14,8 +14,10 @@ use rustix::pipe::{
 
 use crate::lock::Lock;
 
-/// Pipes that there may be at a time.
+/// Pipes that there may be at a time …
 pub const MOST: usize = 64;
+/// … and one for so many descriptors at the most, because connections need them more.
+const DESCRIPTORS_A_PIPE: usize = 32;
 /// Bytes that one may hold; the system may allow fewer.
 const SIZE: usize = 256 * 1024;
 /// One that may hold fewer could be full of a head alone, and then it is of no use: whether there
@@ -23,9 +25,9 @@ const SIZE: usize = 256 * 1024;
 const LEAST: usize = 64 * 1024;
 
 /// The pipes of an engine.
-#[derive(Default)]
 pub struct Pipes {
     free: Lock<Vec<Ends>>,
+    most: usize,
     /// Those that exist, free or not.
     made: AtomicUsize,
 }
@@ -45,6 +47,12 @@ pub struct Pipe {
 }
 
 impl Pipes {
+    /// None yet; `descriptors` is the limit on them.
+    pub fn new(descriptors: usize) -> Arc<Self> {
+        let most = MOST.min(descriptors / DESCRIPTORS_A_PIPE);
+        Arc::new(Pipes { free: Lock::default(), most, made: AtomicUsize::new(0) })
+    }
+
     /// An empty pipe; `None` if all are in use, or the system refuses one.
     pub fn take(self: &Arc<Self>) -> Option<Pipe> {
         let free = self.free.lock().pop();
@@ -62,7 +70,7 @@ impl Pipes {
     }
 
     fn make(&self) -> Option<Ends> {
-        if self.made.fetch_add(1, Ordering::AcqRel) < MOST
+        if self.made.fetch_add(1, Ordering::AcqRel) < self.most
             && let Ok((reader, writer)) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)
         {
             // A smaller one will do, but not the two pages that a user with many gets.
@@ -144,7 +152,7 @@ mod tests {
 
     #[test]
     fn bytes_go_through_in_order_and_the_end_is_zero() {
-        let pipes = Arc::new(Pipes::default());
+        let pipes = Pipes::new(usize::MAX);
         let ((near_a, mut far_a), (near_b, mut far_b)) = (pair(), pair());
         let mut pipe = pipes.take().unwrap();
         assert_eq!(pipe.fill(&near_a, 10).unwrap_err().kind(), ErrorKind::WouldBlock);
@@ -163,7 +171,7 @@ mod tests {
 
     #[test]
     fn there_is_a_bound_and_a_pipe_with_something_in_it_is_not_used_again() {
-        let pipes = Arc::new(Pipes::default());
+        let pipes = Pipes::new(usize::MAX);
         let mut taken: Vec<_> = (0..MOST).map(|_| pipes.take().unwrap()).collect();
         assert!(pipes.take().is_none());
         drop(taken.pop());

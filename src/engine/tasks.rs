@@ -102,8 +102,14 @@ impl AsMut<TcpStream> for Line {
 }
 
 impl Tasks {
-    /// Starts `workers` runtimes that serve up to `places` connections together.
-    pub fn start(state: Arc<ProxyState>, workers: usize, places: usize) -> io::Result<Self> {
+    /// Starts `workers` runtimes that serve up to `places` connections together; `descriptors` is
+    /// the limit on them.
+    pub fn start(
+        state: Arc<ProxyState>,
+        workers: usize,
+        places: usize,
+        descriptors: usize,
+    ) -> io::Result<Self> {
         let config = &state.config;
         let shelf = |core| Shelf {
             idle: Pool::new(
@@ -116,7 +122,7 @@ impl Tasks {
         };
         let hub = Arc::new(Hub {
             shelves: (0..workers).map(shelf).collect(),
-            pipes: Arc::default(),
+            pipes: Pipes::new(descriptors),
             places: Slab::new(places),
             is_ending: AtomicBool::new(false),
             cut: AtomicUsize::new(0),

@@ -157,7 +157,7 @@ impl Threads {
             places: Slab::new(places),
             lines: Arc::new(Slab::new(lines)),
             idle: Pool::new(config.upstreams.len(), most_idle, oldest),
-            pipes: Arc::default(),
+            pipes: Pipes::new(lines),
             spares: Spares::default(),
             wheel: Wheel::new(now),
             is_sweeping: AtomicBool::new(false),
