@@ -65,11 +65,15 @@ def versions():
 
 
 def describe():
-    """CPU model, cores, memory, kernel."""
+    """CPU model, cores, memory, kernel, congestion control."""
     model = "an unknown CPU"
     for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
             model = line.split(":", 1)[1].strip()
             break
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
-    return f"{model}, {os.cpu_count()} cores, {memory:.0f} GiB, Linux {platform.release()}"
+    # It decides what long bodies cost: BBR sets timers, which CUBIC, the kernel's default, does not.
+    setting = pathlib.Path("/proc/sys/net/ipv4/tcp_congestion_control")
+    congestion = f", TCP {setting.read_text().strip()}" if setting.exists() else ""
+    release = platform.release()
+    return f"{model}, {os.cpu_count()} cores, {memory:.0f} GiB, Linux {release}{congestion}"
