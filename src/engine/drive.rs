@@ -66,6 +66,8 @@ pub struct Awake<L> {
     pipe: Option<(Pipe, Side)>,
     /// How often it has let others go first for a head alone.
     waited: u32,
+    /// Whether the system keeps the last bytes for the client until the end follows.
+    keeps_last: bool,
 }
 
 /// What a session has of an upstream connection.
@@ -140,7 +142,7 @@ pub enum Turn {
 impl<L> Awake<L> {
     /// A session without an upstream connection.
     pub fn new(session: Session) -> Self {
-        Awake { session, upstream: Attached::Nothing, pipe: None, waited: 0 }
+        Awake { session, upstream: Attached::Nothing, pipe: None, waited: 0, keeps_last: false }
     }
 
     /// Does what the session says until nothing moves.
@@ -177,6 +179,9 @@ impl<L> Awake<L> {
                 Next::Close { abort } => {
                     if abort {
                         hands.reset_on_close(client);
+                    } else if self.keeps_last {
+                        // Closing alone would throw them away if there is something unread.
+                        let _ = hands.shut_down(client);
                     }
                     return Turn::Gone;
                 }
@@ -214,7 +219,7 @@ impl<L> Awake<L> {
                 Side::Upstream => (wants.client_read, wants.upstream_write) = (false, false),
             }
         }
-        let Awake { session, upstream, .. } = self;
+        let Awake { session, upstream, keeps_last, .. } = self;
         match upstream {
             Attached::Nothing | Attached::Dialling(..) => (),
             Attached::Open(line) => {
@@ -235,6 +240,7 @@ impl<L> Awake<L> {
             }
         }
         if wants.client_write {
+            *keeps_last = wants.is_last;
             let result = hands.write(client, session.output(Side::Client), wants.is_last);
             moved.add(tell(session, Side::Client, Direction::Write, result, now));
         }
@@ -244,6 +250,7 @@ impl<L> Awake<L> {
         }
         if session.wants_shutdown(Side::Client) {
             let _ = hands.shut_down(client);
+            *keeps_last = false;
             session.shut_down(Side::Client);
             moved.add(Some(0));
         }

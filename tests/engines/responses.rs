@@ -21,6 +21,7 @@ on_each_engine! {
     upstream_connections_are_reused,
     an_upstream_that_says_close_is_not_asked_again,
     a_client_that_says_close_is_told_and_closed,
+    bytes_behind_a_request_that_says_close_do_not_cost_its_answer,
     nothing_behind_a_request_that_says_close_is_a_request,
 }
 
@@ -413,6 +414,19 @@ fn a_client_that_says_close_is_told_and_closed(engine: EngineKind) {
         client.expect_fin();
     }
     assert_eq!(upstream.connections(), 1, "the upstream's connection outlives its clients");
+}
+
+// Some clients send a line end behind a body, and nobody reads it here.
+fn bytes_behind_a_request_that_says_close_do_not_cost_its_answer(engine: EngineKind) {
+    let listener = Listener::new();
+    let balancer = Balancer::start(engine, &[listener.address()]);
+    let mut client = balancer.client();
+    client.send(&request("POST", "/", "Connection: close\r\nContent-Length: 5\r\n", "hello"));
+    let mut peer = listener.accept();
+    peer.request();
+    client.send("\r\n");
+    peer.send(&ok("an answer"));
+    assert_eq!(client.response().body, "an answer");
 }
 
 // Rules 17 and 32
