@@ -62,7 +62,7 @@ fn keep_memory(memory: Box<Memory>) {
 /// While it *holds*, consumed bytes stay, so that `rewind` can offer them again: that is how a
 /// request is sent twice. Running out of room ends the hold, because the room is needed.
 ///
-/// One that has no memory is one word: there are four in a session, and most sessions are idle.
+/// One that has no memory is one word: there are four in a session, and seldom have all some.
 #[derive(Default)]
 pub struct Buffer(Option<Box<Memory>>);
 

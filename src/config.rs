@@ -71,15 +71,13 @@ pub enum WhenFull {
 }
 
 /// What peers may send, and how much is kept for them. What follows when it is more: rules 8, 15,
-/// 45
-/// and 46 of `docs/protocol.md`.
+/// 45 and 46 of `docs/protocol.md`.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Bytes of a request line, without its line end; more is answered 414.
     pub request_line: usize,
     /// Bytes of a head (first line, fields, empty line); more is answered 431. The same for a
-    /// trailer
-    /// section, which is a part of a body: more is answered 400.
+    /// trailer section, which is a part of a body: more is answered 400.
     pub head: usize,
     /// Fields in a head; more is answered 431. The same for a trailer section: more is answered
     /// 400.
@@ -209,8 +207,7 @@ impl Default for Limits {
 
 impl Config {
     /// Whether every value is within what the program can work with. What flags say is checked by
-    /// the
-    /// flags already; this is for those who fill in the fields.
+    /// the flags already; this is for those who fill in the fields.
     pub fn check(&self) -> Result<(), BadValue> {
         let Config { limits, timeouts, retry, health, .. } = self;
         let numbers = [

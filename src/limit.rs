@@ -53,8 +53,7 @@ struct Shard {
 struct Table {
     clients: HashMap<u64, Client>,
     /// Seen longest ago first. A client that is seen again is queued again, and its earlier place
-    /// is
-    /// then stale.
+    /// is then stale.
     queue: VecDeque<Sighting>,
     sightings: u32,
 }

@@ -1,8 +1,7 @@
 //! A mutex that has no poisoned state.
 //!
 //! A panic costs the session in which it happened, nobody else. Everything that is kept under a
-//! lock
-//! here is replaced or counted in one step, so what a panicking thread leaves behind is still
+//! lock here is replaced or counted in one step, so what a panicking thread leaves behind is still
 //! whole.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

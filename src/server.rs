@@ -112,8 +112,7 @@ impl Server {
     }
 
     /// Takes what has already connected, stops accepting, and finishes what is in flight for up to
-    /// the
-    /// drain timeout.
+    /// the drain timeout.
     pub fn stop(mut self) -> Drained {
         let running = self.running.take();
         running.map_or(Drained { finished: 0, cut: 0 }, Running::stop)
@@ -134,9 +133,8 @@ impl Running {
         let before = tally.finished.get();
         let until = Instant::now() + self.state.config.timeouts.drain;
         self.state.stop();
-        // Twice: those that are idle go first, so that there is room for those that have
-        // connected, which
-        // are then told as well.
+        // Twice: those that are idle go first, so that there is room for those that have connected,
+        // which are then told as well.
         self.engine.wake_all();
         self.acceptor.stop(until);
         self.engine.wake_all();
@@ -233,8 +231,7 @@ impl Builder {
 }
 
 /// Raises the soft limit on open files to the hard one, and returns it. Each client connection is
-/// one
-/// descriptor, each upstream connection another.
+/// one descriptor, each upstream connection another.
 fn raise_descriptor_limit() -> usize {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };

@@ -234,8 +234,7 @@ struct TimeoutFlags {
 #[command(next_help_heading = "Forwarding")]
 struct ForwardingFlags {
     /// Peers whose X-Forwarded-* and Forwarded fields are believed: networks or addresses with
-    /// commas
-    /// between them, or none
+    /// commas between them, or none
     #[arg(long, value_name = "CIDR", hide_short_help = true, value_delimiter = ',',
           value_parser = trust,
           default_values_t = Forwarding::default().trusted.into_iter().map(Trust::Net))]

@@ -101,8 +101,7 @@ impl Acceptor {
         };
         *self.stopping.lock() = Some(until);
         // A blocking accept is woken by a connection: ours, or another one. One knock is nearly
-        // always
-        // enough; more would only stand in the queue before real clients.
+        // always enough; more would only stand in the queue before real clients.
         drop(self.reserve.take());
         let mut next_knock = Instant::now();
         while !thread.is_finished() {
@@ -198,8 +197,7 @@ impl Accepting {
     }
 
     /// Accepts one connection. Returns whether there was one; an error is a shortage of our own,
-    /// after
-    /// which some time has passed.
+    /// after which some time has passed.
     fn take_one(&self, admit: &impl Admit) -> io::Result<bool> {
         match accept(&self.listener) {
             Ok((stream, peer)) => match self.gate.enter() {

@@ -1,8 +1,7 @@
 //! One turn of one connection: what the session says is done, until nothing moves.
 //!
-//! The same for every engine; what differs is behind [`Hands`]. Not here: who gets a turn and
-//! when, and
-//! how to wait (`threads.rs`, `tasks.rs`).
+//! The same for every engine; what differs is behind [`Hands`]. Not here: who gets a turn and when,
+//! and how to wait (`threads.rs`, `tasks.rs`).
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -110,8 +109,7 @@ impl Walk {
     }
 
     /// The address that was tried last has failed. If it was by its own fault, that is what the
-    /// walk
-    /// failed with, whatever the others lack, and the next connect begins behind it.
+    /// walk failed with, whatever the others lack, and the next connect begins behind it.
     fn failed<H: Hands>(&mut self, hands: &mut H, error: &io::Error, now: Instant) {
         if !shortage::is_own(error) {
             self.to.skip_address(self.index());
@@ -143,6 +141,11 @@ impl<L> Awake<L> {
     /// A session without an upstream connection.
     pub fn new(session: Session) -> Self {
         Awake { session, upstream: Attached::Nothing, pipe: None, waited: 0, keeps_last: false }
+    }
+
+    /// Whether it has nothing but a session.
+    pub fn is_bare(&self) -> bool {
+        matches!(self.upstream, Attached::Nothing) && self.pipe.is_none() && !self.keeps_last
     }
 
     /// Does what the session says until nothing moves.
@@ -187,6 +190,7 @@ impl<L> Awake<L> {
                 }
             }
             if bytes >= TURN_BYTES || exchanges >= TURN_EXCHANGES {
+                self.waited += 1;
                 return Turn::Yield;
             }
         }

@@ -28,8 +28,7 @@ impl Gate {
     }
 
     /// Takes a place for a connection that was accepted. Also says whether it is one too many,
-    /// which may
-    /// only be told so. `None`: there are too many even of those.
+    /// which may only be told so. `None`: there are too many even of those.
     pub fn enter(self: &Arc<Self>) -> Option<(Pass, bool)> {
         let mut open = self.lock();
         if *open >= Self::places(self.most) {

@@ -113,7 +113,7 @@ impl<W, L: AsMut<W>> Connection<W, L> {
         };
         let turn = awake.turn(&mut self.client, hands, now);
         match awake.session.only_waits_since() {
-            Some(since) if turn == Turn::Wait => {
+            Some(since) if turn == Turn::Wait && awake.is_bare() => {
                 self.life = Life::Asleep(since);
                 spares.give(awake);
             }

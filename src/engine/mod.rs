@@ -37,8 +37,7 @@ mod wire;
 /// A way to drive sessions.
 pub trait Engine: Send + Sync {
     /// Takes a connection that was accepted; it is non-blocking. It counts as open while `pass`
-    /// lives.
-    /// `turn_away`: it is only to be told that there are too many.
+    /// lives. `turn_away`: it is only to be told that there are too many.
     fn admit(&self, stream: TcpStream, peer: SocketAddr, pass: Pass, turn_away: bool);
     /// Makes every session look at the state.
     fn wake_all(&self);

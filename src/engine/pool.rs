@@ -1,9 +1,10 @@
 //! Idle upstream connections, kept for the next request.
 //!
 //! The one that was used last is used first, so that those that are not needed grow old and go.
-//! Bounded
-//! in number and age. Not here: whether a connection may be kept (`session/`).
+//! Bounded in number and age. Not here: whether a connection may be kept (`session/`).
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::lock::Lock;
@@ -12,6 +13,8 @@ use crate::upstream::UpstreamId;
 /// Idle connections of every upstream.
 pub struct Pool<C> {
     shelves: Lock<Shelves<C>>,
+    /// Connections in this pool and those beside it.
+    kept: Arc<AtomicUsize>,
     most: usize,
     oldest: Duration,
 }
@@ -26,12 +29,18 @@ impl<C> Pool<C> {
     /// At most `most` connections, none of them idle for longer than `oldest`.
     pub fn new(upstreams: usize, most: usize, oldest: Duration) -> Self {
         let shelves = (0..upstreams).map(|_| Vec::new()).collect();
-        Pool { shelves: Lock::new(Shelves { shelves, count: 0 }), most, oldest }
+        let shelves = Lock::new(Shelves { shelves, count: 0 });
+        Pool { shelves, kept: Arc::default(), most, oldest }
+    }
+
+    /// Another one; the bound is for both together.
+    pub fn beside(&self) -> Self {
+        let upstreams = self.shelves.lock().shelves.len();
+        Pool { kept: self.kept.clone(), ..Pool::new(upstreams, self.most, self.oldest) }
     }
 
     /// Keeps a connection; if there is no room, one that cannot be kept comes back: the oldest to
-    /// the
-    /// same upstream, or this one. `keeping` runs before anybody else can take it.
+    /// the same upstream, or this one. `keeping` runs before anybody else can take it.
     pub fn put(
         &self,
         id: UpstreamId,
@@ -40,8 +49,11 @@ impl<C> Pool<C> {
         keeping: impl FnOnce(&C),
     ) -> Option<C> {
         let mut shelves = self.shelves.lock();
-        let is_full = shelves.count >= self.most;
         let Some(shelf) = shelves.shelves.get_mut(id.0) else { return Some(connection) };
+        let is_full = self.kept.fetch_add(1, Ordering::AcqRel) >= self.most;
+        if is_full {
+            self.kept.fetch_sub(1, Ordering::AcqRel);
+        }
         if is_full && shelf.is_empty() {
             return Some(connection);
         }
@@ -55,8 +67,7 @@ impl<C> Pool<C> {
     }
 
     /// Takes the connection to an upstream that was used last. `taking` runs before anything that
-    /// is
-    /// heard of it can be taken for news of an idle one.
+    /// is heard of it can be taken for news of an idle one.
     pub fn take(&self, id: UpstreamId, now: Instant, taking: impl FnOnce(&C)) -> Option<C> {
         let mut shelves = self.shelves.lock();
         let shelf = shelves.shelves.get_mut(id.0)?;
@@ -66,6 +77,7 @@ impl<C> Pool<C> {
         }
         let (_, connection) = shelf.pop()?;
         shelves.count -= 1;
+        self.kept.fetch_sub(1, Ordering::AcqRel);
         taking(&connection);
         Some(connection)
     }
@@ -77,6 +89,7 @@ impl<C> Pool<C> {
         let index = shelf.iter().position(|(_, connection)| is_meant(connection))?;
         let (_, connection) = shelf.remove(index);
         shelves.count -= 1;
+        self.kept.fetch_sub(1, Ordering::AcqRel);
         Some(connection)
     }
 
@@ -90,6 +103,7 @@ impl<C> Pool<C> {
             removed.extend(shelf.drain(..old).map(|(_, connection)| connection));
         }
         shelves.count -= removed.len();
+        self.kept.fetch_sub(removed.len(), Ordering::AcqRel);
         removed
     }
 
@@ -128,6 +142,22 @@ mod tests {
         assert_eq!(pool.put(A, now, 3, |_| ()), Some(1), "the oldest of the same upstream");
         assert_eq!(pool.put(B, now, 4, |_| ()), Some(4), "nobody else's");
         assert_eq!(Pool::new(1, 0, Duration::ZERO).put(A, now, 5, |_| ()), Some(5));
+    }
+
+    #[test]
+    fn the_bound_is_for_all_pools_beside_each_other() {
+        let now = Instant::now();
+        let pool = Pool::new(2, 2, Duration::from_secs(50));
+        let beside = pool.beside();
+        assert_eq!(pool.put(A, now, 1, |_| ()), None);
+        assert_eq!(beside.put(A, now, 2, |_| ()), None);
+        assert_eq!(beside.put(B, now, 3, |_| ()), Some(3), "there is no room");
+        assert_eq!(beside.put(A, now, 4, |_| ()), Some(2), "the oldest of the same upstream");
+        assert_eq!(pool.take(A, now, |_| ()), Some(1));
+        assert_eq!(beside.put(B, now, 5, |_| ()), None);
+        assert_eq!(beside.sweep(now + Duration::from_secs(51)).len(), 2);
+        assert_eq!(pool.put(A, now, 6, |_| ()), None);
+        assert_eq!(pool.put(A, now, 7, |_| ()), None);
     }
 
     #[test]

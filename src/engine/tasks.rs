@@ -1,8 +1,8 @@
-//! The async engine: a tokio task for each session.
+//! The async engine: a tokio task for each connection.
 //!
-//! A task is one future that takes turns: it does what its session says until nothing moves, and
-//! is then
-//! woken by whatever it asked in vain, or by its one timer. Not here: what a turn does (`drive.rs`).
+//! A task is one future that takes turns: it does what its session says until nothing moves, and is
+//! then woken by whatever it asked in vain, or by its one timer. Not here: what a turn does
+//! (`drive.rs`).
 
 use std::future::{Future, poll_fn};
 use std::io::{self, ErrorKind};
@@ -111,12 +111,9 @@ impl Tasks {
         descriptors: usize,
     ) -> io::Result<Self> {
         let config = &state.config;
-        let shelf = |core| Shelf {
-            idle: Pool::new(
-                config.upstreams.len(),
-                (config.limits.pool + core) / workers,
-                config.timeouts.pool,
-            ),
+        let idle = Pool::new(config.upstreams.len(), config.limits.pool, config.timeouts.pool);
+        let shelf = |_| Shelf {
+            idle: idle.beside(),
             spares: Spares::default(),
             alive: AtomicUsize::new(0),
         };

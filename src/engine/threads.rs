@@ -2,10 +2,8 @@
 //!
 //! The known flaw of a thread pool is that whoever waits holds a worker. Here no session waits in a
 //! worker: a worker drives a session until nothing moves, leaves it in the waiting room and takes
-//! the
-//! next one that is ready. So two workers serve any number of clients that are idle, slow or
-//! hostile.
-//! Not here: what a turn does (`drive.rs`).
+//! the next one that is ready. So two workers serve any number of clients that are idle, slow or
+//! hostile. Not here: what a turn does (`drive.rs`).
 
 use std::collections::VecDeque;
 use std::io;
@@ -39,8 +37,7 @@ use crate::upstream::UpstreamId;
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// When a new connection is looked at although nothing was heard of it: sooner than its deadline,
-/// so that
-/// the wheel does not fill with the deadlines of connections that are long gone.
+/// so that the wheel does not fill with the deadlines of connections that are long gone.
 const FIRST_LOOK: Duration = Duration::from_secs(1);
 
 /// Sessions that a worker has room to remember from the start.
@@ -101,8 +98,7 @@ struct LinePlace {
 const IDLE: u64 = 0;
 
 /// A connection to an upstream. It is registered in the waiting room under its own key once,
-/// whoever
-/// uses it; its place is free again when it is dropped.
+/// whoever uses it; its place is free again when it is dropped.
 struct Line {
     socket: Socket,
     key: Key,
@@ -290,8 +286,7 @@ impl Shared {
     fn signal_user(&self, key: Key, news: News, now: Instant, again: &mut VecDeque<Key>) {
         let Some(line) = self.lines.get(key.index) else { return };
         // A user that changes between the look and the news needs another look. It cannot change
-        // more
-        // often than the line is used, and each use takes longer than this.
+        // more often than the line is used, and each use takes longer than this.
         while line.generation.load(Ordering::Acquire) == key.generation {
             let owner = line.owner.load(Ordering::SeqCst);
             if owner == IDLE {
@@ -317,8 +312,7 @@ impl Shared {
     }
 
     /// There were news of an idle connection, perhaps old ones. If it has ended, or talks without
-    /// being
-    /// asked, nobody may use it again.
+    /// being asked, nobody may use it again.
     fn look_at_idle(&self, mut line: Line, now: Instant) {
         if self.is_quiet(&mut line, now) {
             self.lay_by(line, now);

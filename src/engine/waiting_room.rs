@@ -1,10 +1,8 @@
 //! Where sessions that cannot move are: one epoll set at which all idle workers wait together.
 //!
 //! Sockets are registered once, edge-triggered, and never armed again. The kernel wakes one worker
-//! for
-//! a ready socket; what the event says is written onto the session's *seat*, and whoever finds the
-//! seat
-//! free drives the session. Not here: driving (`drive.rs`), deadlines (`wheel.rs`).
+//! for a ready socket; what the event says is written onto the session's *seat*, and whoever finds
+//! the seat free drives the session. Not here: driving (`drive.rs`), deadlines (`wheel.rs`).
 //!
 //! | seat      | an event comes            | its driver has nothing more to do |
 //! |-----------|---------------------------|-----------------------------------|
@@ -258,8 +256,7 @@ impl Seat {
     }
 
     /// The driver takes the news of the upstream, and leaves the others. Returns whether the
-    /// upstream's
-    /// connection may have something to read.
+    /// upstream's connection may have something to read.
     pub fn take_upstream_news(&self) -> News {
         let taken = self.0.fetch_and(!u64::from(UPSTREAM_NEWS), Ordering::AcqRel);
         taken as u32 & UPSTREAM_NEWS & !(WRITABLE << UPSTREAM)

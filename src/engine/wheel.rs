@@ -3,8 +3,8 @@
 //! A deadline is nearly always later than the one before and nearly never comes, so an entry is not
 //! moved when its session's deadline is: it comes up at its time, and the session says when to come
 //! again. A session that needs to be woken earlier gets a second entry; the first is then stale,
-//! and
-//! coming up costs one look. Not here: what happens when a deadline has passed (`session/deadline.rs`).
+//! and coming up costs one look. Not here: what happens when a deadline has passed
+//! (`session/deadline.rs`).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -82,8 +82,7 @@ impl<T: Copy> Wheel<T> {
     }
 
     /// Adds an entry. Returns the tick at which it will come up, and whether it is now the
-    /// earliest, so
-    /// that somebody who waits may wait for too long.
+    /// earliest, so that somebody who waits may wait for too long.
     pub fn insert(&self, tick: Tick, entry: T) -> (Tick, bool) {
         let mut slots = self.slots.lock();
         let tick = tick.max(self.turned.load(Ordering::Relaxed) + 1);

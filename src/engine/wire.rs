@@ -13,8 +13,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, 
 use super::pipe::Pipe;
 
 /// A TCP socket that is watched with edge-triggered events: after a short read or write it is not
-/// asked
-/// again before an event says that something has changed.
+/// asked again before an event says that something has changed.
 pub struct Socket {
     stream: TcpStream,
     readable: bool,

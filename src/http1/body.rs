@@ -1,8 +1,8 @@
 //! Bodies on their way: taken out of one framing, put into another.
 //!
 //! What leaves is what was understood, framed anew. Each byte is copied once, from the buffer of
-//! the
-//! side that sends into the buffer of the side that receives. Not here: who the sides are (`session/`).
+//! the side that sends into the buffer of the side that receives. Not here: who the sides are
+//! (`session/`).
 
 use super::chunked::{self, Chunked};
 use super::rewrite::is_trailer_forwarded;

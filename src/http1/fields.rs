@@ -8,9 +8,8 @@ use memchr::{memchr, memchr_iter};
 
 use super::head::Fault;
 
-/// The names that make a difference to an intermediary. Every one of them is about framing,
-/// routing or
-/// this hop alone, so none of them may stand in a trailer section (RFC 9110 §6.5.1).
+/// The names that make a difference to an intermediary. Every one of them is about framing, routing
+/// or this hop alone, so none of them may stand in a trailer section (RFC 9110 §6.5.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 #[expect(missing_docs, reason = "each is the field of that name")]
@@ -200,8 +199,7 @@ impl<'a> Fields<'a> {
 }
 
 /// Reads one field line without its line end (RFC 9112 §5): the index of the colon, and where the
-/// value
-/// stands without the white space around it.
+/// value stands without the white space around it.
 pub fn field_line(line: &[u8]) -> Result<(usize, std::ops::Range<usize>), &'static str> {
     if matches!(line.first(), Some(b' ' | b'\t')) {
         return Err("a line begins with white space (obsolete line folding)");

@@ -1,10 +1,8 @@
 //! Heads: where one ends, and what it says.
 //!
 //! Everything here refuses and nothing repairs: a head that two programs could read in two ways is
-//! not
-//! forwarded at all. Not here: single field lines (`fields.rs`), body framing (`framing.rs`), what
-//! is
-//! written instead (`rewrite.rs`).
+//! not forwarded at all. Not here: single field lines (`fields.rs`), body framing (`framing.rs`),
+//! what is written instead (`rewrite.rs`).
 
 use memchr::memchr_iter;
 
@@ -76,9 +74,8 @@ pub struct Search {
 
 impl Search {
     /// Returns the length of the head once it is whole. `wire` must begin with the same bytes each
-    /// time.
-    /// One empty line before a request is skipped (RFC 9112 §2.2), if `lead` allows it. Of several
-    /// faults the first one counts, however the bytes arrive.
+    /// time. One empty line before a request is skipped (RFC 9112 §2.2), if `lead` allows it. Of
+    /// several faults the first one counts, however the bytes arrive.
     pub fn end(
         &mut self,
         wire: &[u8],

@@ -1,9 +1,9 @@
 //! The codec: bytes into HTTP/1.1 facts and back (RFC 9110, RFC 9112).
 //!
 //! It refuses and never repairs; it keeps no map of fields; it copies nothing but what it writes.
-//! Where
-//! a comment says "rule" and a number, here and everywhere, it means a rule of `docs/protocol.md`.
-//! Not here: sockets, clocks, upstreams, or what to do with a message (`session/`).
+//! Where a comment says "rule" and a number, here and everywhere, it means a rule of
+//! `docs/protocol.md`. Not here: sockets, clocks, upstreams, or what to do with a message
+//! (`session/`).
 
 pub mod body;
 pub mod chunked;

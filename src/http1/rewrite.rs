@@ -1,8 +1,7 @@
 //! What goes on: the head as it leaves, written straight into the output.
 //!
 //! Every field is passed on as it came, in its order, unless the tables below say otherwise (RFC
-//! 9110
-//! §7.6). Framing fields are written anew from what was understood. Not here: what is refused
+//! 9110 §7.6). Framing fields are written anew from what was understood. Not here: what is refused
 //! (`head.rs`), where it goes (`session/`).
 
 use std::net::IpAddr;
@@ -35,8 +34,7 @@ pub struct HostSlot {
 }
 
 /// Writes the head of a request to an upstream, always HTTP/1.1. `out` is empty. Returns the place
-/// for
-/// the upstream's name if the request has no host of its own to go by.
+/// for the upstream's name if the request has no host of its own to go by.
 ///
 /// | field                                            | goes on                                          |
 /// |--------------------------------------------------|--------------------------------------------------|

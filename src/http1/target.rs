@@ -34,8 +34,7 @@ impl<'a> Target<'a> {
     }
 
     /// The target as it goes to an upstream, in two pieces: origin-form, or `*` for OPTIONS of a
-    /// whole
-    /// server (RFC 9112 §3.2.4).
+    /// whole server (RFC 9112 §3.2.4).
     pub fn forwarded(&self, method: Method) -> (&'static [u8], &'a [u8]) {
         match *self {
             Target::Origin(path) => (b"", path),

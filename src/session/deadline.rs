@@ -1,8 +1,7 @@
 //! How long a session waits, for what, and what happens when that was too long.
 //!
 //! What is waited for follows from the state, so there is one alarm at a time and it knows its
-//! reason.
-//! Not here: timers (`engine/`).
+//! reason. Not here: timers (`engine/`).
 
 use std::time::{Duration, Instant};
 
@@ -16,8 +15,7 @@ use crate::http1::Reject;
 const DRAIN_GRACE: Duration = Duration::from_millis(300);
 
 /// How long a request waits for descriptors, ports or memory before it asks again; each further
-/// pause is
-/// twice as long, so that many that wait do not make the shortage worse.
+/// pause is twice as long, so that many that wait do not make the shortage worse.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
 /// How often the pause is doubled.
 const SHORTAGE_DOUBLINGS: u32 = 3;

@@ -64,8 +64,7 @@ pub enum Next {
         /// Where to.
         to: Arc<Upstream>,
         /// Whether an idle one from the pool will do, on which neither a byte nor an end is
-        /// waiting.
-        /// If not, or if there is none, it has to be a new one.
+        /// waiting. If not, or if there is none, it has to be a new one.
         pooled: bool,
     },
     /// Detach the upstream connection, or withdraw the connect under way.
@@ -103,9 +102,9 @@ pub struct Wants {
     /// What there is for the client is a head whose body has not come. Most often it is right
     /// behind, and one write is cheaper than two: others may go first.
     pub is_head_alone: bool,
-    /// Nothing was written to the upstream yet: if reading from it brings anything, an end
-    /// perhaps, it
-    /// has to be looked at first, because a request of which nothing was written can be sent again.
+    /// Nothing was written to the upstream yet: if reading from it brings anything, an end perhaps,
+    /// it has to be looked at first, because a request of which nothing was written can be sent
+    /// again.
     pub look_first: bool,
 }
 
@@ -286,6 +285,8 @@ impl Session {
         let is_blank = self.phase == Phase::Open
             && self.waiting == Timeout::Idle
             && self.exchange.is_none()
+            && matches!(self.request_leg, RequestLeg::Head)
+            && matches!(self.response_leg, ResponseLeg::Idle)
             && self.link == Link::None
             && self.search == Search::default()
             && self.client.is_blank()
@@ -305,8 +306,7 @@ impl Session {
     }
 
     /// What is to be done next. Every decision is made here; a deadline that is due fires here,
-    /// after
-    /// everything that was reported has been taken into account.
+    /// after everything that was reported has been taken into account.
     pub fn next(&mut self, now: Instant) -> Next {
         loop {
             let changed = self.settle(now);

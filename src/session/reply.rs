@@ -12,9 +12,9 @@ use crate::http1::{Method, Reject};
 pub(super) const DISCARD: u64 = 64 * 1024;
 
 impl Session {
-    /// Answers without an upstream. The connection stays usable if the request was well framed,
-    /// and its
-    /// body was read, or was refused before any of it went on and is short enough to be dropped.
+    /// Answers without an upstream. The connection stays usable if the request was well framed, and
+    /// its body was read, or was refused before any of it went on and is short enough to be
+    /// dropped.
     pub(super) fn answer(&mut self, reject: Reject, retry_after: Option<u64>) {
         self.drop_link();
         self.upstream.clear();

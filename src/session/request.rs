@@ -287,8 +287,7 @@ impl Session {
     }
 
     /// We are short of descriptors, ports or memory, which says nothing about the upstream. Others
-    /// will
-    /// give some back, so the request waits, for as long as a connect may take.
+    /// will give some back, so the request waits, for as long as a connect may take.
     fn wait_for_resources(&mut self, now: Instant) {
         let patience = self.state.config.timeouts.connect;
         let Some(exchange) = &mut self.exchange else { return };

@@ -119,8 +119,7 @@ impl Session {
             (Framing::Chunked | Framing::UntilClose, Version::Http10) => Framing::UntilClose,
         };
         // An answer that is whole before its request is ends the connection, and says so. If it is
-        // not,
-        // both may still come to their end.
+        // not, both may still come to their end.
         let is_whole = match framing {
             Framing::Empty => true,
             Framing::Length(length) => (self.upstream.input.len() - head_len) as u64 >= length,

@@ -105,8 +105,7 @@ mod tests {
     use super::*;
 
     /// One letter a fact: r = reused, w = wrote, h = held (replayable), i = idempotent, b =
-    /// response
-    /// began, a = answered, n = no attempts left.
+    /// response began, a = answered, n = no attempts left.
     fn verdict(facts: &str, failure: Failure) -> Verdict {
         let is = |letter| facts.contains(letter);
         let attempt = Attempt {

@@ -1,8 +1,7 @@
 //! How an upstream is chosen among those that may be chosen.
 //!
 //! Pure but for counters: no lock, no clock, and no random numbers but those drawn from the seed
-//! that
-//! is handed in. Not here: who may be chosen (`health.rs`, `mod.rs`).
+//! that is handed in. Not here: who may be chosen (`health.rs`, `mod.rs`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -112,8 +111,7 @@ impl Balance for LeastRequests {
 }
 
 /// The better of two different ones drawn at random: nearly as even as looking at all of them, at
-/// the
-/// cost of looking at two, and no herd runs to the one that was the best a moment ago.
+/// the cost of looking at two, and no herd runs to the one that was the best a moment ago.
 struct TwoChoices {
     draws: Draws,
 }

@@ -3,8 +3,8 @@
 //! Pure: no clock, no socket, no lock. The health-check thread (active) and the sessions (passive)
 //! both report what they
 //! *saw* through [`Health::observe`]; whoever holds the live list applies the [`Change`] that
-//! comes back. Not here: when to
-//! probe (`health_check/`), how to choose among the living (`balance.rs`).
+//! comes back. Not here: when to probe (`health_check/`), how to choose among the living
+//! (`balance.rs`).
 
 use std::fmt;
 
@@ -84,10 +84,9 @@ impl Health {
     /// | `NoConnection`, `ConnectTimedOut` | ejects at once       | forget earlier good ones |
     ///
     /// `NoConnection` ejects whatever `fall` says: the next request would meet the same closed
-    /// door.
-    /// `TrialServed` restores whatever `rise` says: without probes nobody else would look again
-    /// soon.
-    /// `Served` says nothing about probes: an upstream that answers requests with 500 serves them.
+    /// door. `TrialServed` restores whatever `rise` says: without probes nobody else would look
+    /// again soon. `Served` says nothing about probes: an upstream that answers requests with 500
+    /// serves them.
     pub fn observe(&mut self, seen: Seen, rules: &HealthRules) -> Option<Change> {
         match seen {
             Seen::ProbePassed => {

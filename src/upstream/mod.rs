@@ -21,9 +21,8 @@ use health::{Change, Health, HealthRules, Seen};
 /// How long an ejected upstream is left alone before one real request tries it, with probes off.
 pub const TRIAL_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How long the connections of an upstream are not used again after it sent bytes that nobody
-/// asked for.
-/// Longer than any of them may be idle, so that none of those made before is ever used again.
+/// How long the connections of an upstream are not used again after it sent bytes that nobody asked
+/// for. Longer than any of them may be idle, so that none of those made before is ever used again.
 pub const DISTRUST: Duration = Duration::from_secs(120);
 
 /// The least time between two warnings of the same kind about one upstream.
@@ -117,10 +116,8 @@ impl Upstream {
     }
 
     /// It has sent bytes beyond a response, or before any request. Such bytes would be taken for
-    /// the
-    /// answer to the next request if they came a moment later, so for a while no connection of its
-    /// is
-    /// used twice.
+    /// the answer to the next request if they came a moment later, so for a while no connection of
+    /// its is used twice.
     pub fn distrust(&self, now: Instant) {
         self.condition.lock().distrusted_until = Some(now + DISTRUST);
         if !self.is_distrusted.swap(true, Ordering::AcqRel) {
@@ -271,8 +268,7 @@ impl Upstreams {
     }
 
     /// Chooses one that is not in `tried`: an ejected one whose trial is due, a live one, or,
-    /// failing
-    /// those and if the operator allows it, an ejected one. `None`: nobody is left.
+    /// failing those and if the operator allows it, an ejected one. `None`: nobody is left.
     pub fn pick(&self, tried: &[UpstreamId], now: Instant) -> Option<InFlight> {
         if let Some(trial) = self.due_trial(tried, now) {
             return Some(trial);
@@ -362,8 +358,8 @@ impl Upstreams {
     }
 
     /// Builds the live list from the upstreams' states. Whoever comes last has seen every change
-    /// that
-    /// was made before it took the lock, so concurrent changes cannot leave an old list behind.
+    /// that was made before it took the lock, so concurrent changes cannot leave an old list
+    /// behind.
     fn renew_live_list(&self) -> usize {
         let mut live = self.live.lock();
         *live = self.all.iter().filter(|upstream| upstream.is_up()).cloned().collect();
