@@ -177,7 +177,7 @@ struct LimitFlags {
     max_body: Size,
     /// Client connections open at a time [default: four fifths of the descriptor limit, less 32]
     #[arg(long, value_name = "N", hide_short_help = true,
-          value_parser = whole::<usize>(1..=10 * MILLION))]
+          value_parser = whole::<usize>(1..=MILLION))]
     max_connections: Option<usize>,
     /// What happens to one more: it waits in the listen queue, or is answered 503
     #[arg(long, value_name = "CHOICE", hide_short_help = true, value_parser = word(WHEN_FULL),

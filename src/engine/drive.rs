@@ -36,6 +36,8 @@ pub trait Hands {
     fn fill(&mut self, pipe: &mut Pipe, wire: &mut Self::Wire, most: usize) -> io::Result<usize>;
     /// Writes some of what is in a pipe.
     fn drain(&mut self, pipe: &mut Pipe, wire: &mut Self::Wire) -> io::Result<usize>;
+    /// Acknowledges what has been read at once, not with what is written next.
+    fn acknowledge(&mut self, wire: &mut Self::Wire);
     /// Ends the sending direction.
     fn shut_down(&mut self, wire: &mut Self::Wire) -> io::Result<()>;
     /// Makes closing it a reset.
@@ -164,6 +166,7 @@ impl<L> Awake<L> {
                 Next::Transfer(wants) => match self.transfer(client, hands, wants, now) {
                     None if wants.is_head_alone && self.waited < HEAD_WAITS => {
                         self.waited += 1;
+                        self.ask_for_body(hands);
                         return Turn::Yield;
                     }
                     None => {
@@ -193,6 +196,19 @@ impl<L> Awake<L> {
                 self.waited += 1;
                 return Turn::Yield;
             }
+        }
+    }
+
+    /// An upstream that writes head and body apart may hold the body back until the head has been
+    /// acknowledged (RFC 1122 §4.2.3.4), which the system puts off for some 40 ms.
+    fn ask_for_body<H: Hands<Line = L>>(&mut self, hands: &mut H)
+    where
+        L: AsMut<H::Wire>,
+    {
+        if self.waited == HEAD_WAITS
+            && let Attached::Open(line) = &mut self.upstream
+        {
+            hands.acknowledge(line.as_mut());
         }
     }
 

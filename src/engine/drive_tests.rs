@@ -82,6 +82,8 @@ impl Hands for Hand {
         wire.stream.shutdown(std::net::Shutdown::Write)
     }
 
+    fn acknowledge(&mut self, _: &mut Wire) {}
+
     fn reset_on_close(&mut self, _: &mut Wire) {}
 
     fn pipe(&mut self) -> Option<Pipe> {

@@ -460,6 +460,10 @@ impl Hands for Hand<'_, '_> {
         self.ask(wire, Interest::WRITABLE, |wire| pipe.drain(wire))
     }
 
+    fn acknowledge(&mut self, wire: &mut TcpStream) {
+        wire::acknowledge(wire);
+    }
+
     fn shut_down(&mut self, wire: &mut TcpStream) -> io::Result<()> {
         Ok(rustix::net::shutdown(wire, Shutdown::Write)?)
     }

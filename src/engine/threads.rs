@@ -512,6 +512,10 @@ impl Hands for Hand<'_> {
         wire.drain(pipe)
     }
 
+    fn acknowledge(&mut self, wire: &mut Socket) {
+        wire::acknowledge(wire);
+    }
+
     fn shut_down(&mut self, wire: &mut Socket) -> io::Result<()> {
         wire.shutdown()
     }

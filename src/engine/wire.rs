@@ -193,6 +193,12 @@ pub fn connect_result(socket: &impl AsFd) -> Option<io::Result<()>> {
     }
 }
 
+/// Acknowledges what has been read at once, not with what is written next.
+pub fn acknowledge(socket: &impl AsFd) {
+    // Without it the peer waits a little longer, which is all.
+    let _ = sockopt::set_tcp_quickack(socket, true);
+}
+
 /// Makes closing a socket a reset: whatever is still on its way is thrown away.
 pub fn reset_on_close(socket: &impl AsFd) {
     // Without it the close is an ordinary one, which is all that can be done.

@@ -1,5 +1,7 @@
 //! Rules 25–29 and 32: where a response ends, and what an upstream's mistakes may cost.
 
+use std::time::{Duration, Instant};
+
 use balancebeam::config::EngineKind;
 
 use crate::support::*;
@@ -21,6 +23,7 @@ on_each_engine! {
     upstream_connections_are_reused,
     an_upstream_that_says_close_is_not_asked_again,
     a_client_that_says_close_is_told_and_closed,
+    an_upstream_that_writes_head_and_body_apart_is_not_made_to_wait,
     bytes_behind_a_request_that_says_close_do_not_cost_its_answer,
     nothing_behind_a_request_that_says_close_is_a_request,
 }
@@ -414,6 +417,27 @@ fn a_client_that_says_close_is_told_and_closed(engine: EngineKind) {
         client.expect_fin();
     }
     assert_eq!(upstream.connections(), 1, "the upstream's connection outlives its clients");
+}
+
+// The system puts off an acknowledgement for 40 ms, and an upstream that has not turned Nagle's
+// algorithm off waits for it: 25 answers would take a second.
+fn an_upstream_that_writes_head_and_body_apart_is_not_made_to_wait(engine: EngineKind) {
+    let upstream = Upstream::new(|peer| {
+        peer.stream().set_nodelay(false).expect("Nagle's algorithm");
+        while peer.next_request().is_some() {
+            peer.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n");
+            peer.send("hello");
+        }
+    });
+    let balancer = Balancer::start(engine, &[upstream.address()]);
+    let mut client = balancer.client();
+    let begin = Instant::now();
+    for _ in 0..25 {
+        assert_eq!(client.ask(&get("/")).body, "hello");
+    }
+    let took = begin.elapsed();
+    assert!(took < Duration::from_millis(500), "{took:?}");
+    assert_eq!(upstream.connections(), 1);
 }
 
 // Some clients send a line end behind a body, and nobody reads it here.
