@@ -13,6 +13,9 @@ from beam_bench.processes import Broken, Process
 
 SCRIPT = machine.ROOT / "bench" / "wrk.lua"
 GRACE = 30  # seconds that a load may take beyond its own
+# How late one request in a hundred may be sent by the load's own fault; beyond, its figures are not
+# those of the contestant.
+MOST_LAG_US = 2_000
 
 
 def run(command, seconds):
@@ -55,6 +58,11 @@ def open_loop(contestant, workload, rate, seconds, timeout_ms=5_000, warm=False)
     command += ["--close"] if workload.close else []
     command += ["--warm"] if warm else []
     result = run(command, seconds + timeout_ms / 1000)
+    told_of = result["good"] + sum(result["errors"].values())
+    if told_of != rate * seconds:
+        raise Broken(f"{told_of:,} of {rate * seconds:,} requests were sent")
+    if result["lag_p99_us"] > MOST_LAG_US:
+        raise Broken(f"the load was late: {result['lag_p99_us'] / 1000} ms at p99")
     if result["body_bytes"] != result["good"] * len(contestant.answers[workload.path]):
         raise Broken("answers were cut short")
     return result
