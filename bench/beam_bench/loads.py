@@ -18,6 +18,10 @@ GRACE = 30  # seconds that a load may take beyond its own
 MOST_LAG_US = 2_000
 
 
+class Late(Broken):
+    """The load was late by its own fault, which says nothing of the contestant."""
+
+
 def run(command, seconds):
     command = [str(part) for part in command]
     try:
@@ -62,7 +66,7 @@ def open_loop(contestant, workload, rate, seconds, timeout_ms=5_000, warm=False)
     if told_of != rate * seconds:
         raise Broken(f"{told_of:,} of {rate * seconds:,} requests were sent")
     if result["lag_p99_us"] > MOST_LAG_US:
-        raise Broken(f"the load was late: {result['lag_p99_us'] / 1000} ms at p99")
+        raise Late(f"the load was late: {result['lag_p99_us'] / 1000} ms at p99")
     if result["body_bytes"] != result["good"] * len(contestant.answers[workload.path]):
         raise Broken("answers were cut short")
     return result
