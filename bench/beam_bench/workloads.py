@@ -72,8 +72,9 @@ TABLE = [
         "64 KiB POST, 16 connections",
         "64 KiB\nPOST",
         connections=16,
-        path="/post",
+        path="/",
         post_bytes=64 << 10,
+        peers={"count": 4},
     ),
     Workload(
         "slow-upstream",
