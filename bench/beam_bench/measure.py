@@ -113,7 +113,7 @@ def lined_up(workload, taken, folder, names):
             home.chmod(0o755)  # nginx drops its privileges if it has any, and must find its files
             try:
                 ups = stack.enter_context(behind(workload, count, home, taken.plan))
-                start = contestants.start(name, label, home, ups, taken.plan.descriptors)
+                start = contestants.start(name, label, home, ups, workload.proxy_clients())
                 field.append(stack.enter_context(start))
             except Broken as reason:
                 taken.fail(label, reason)
@@ -127,7 +127,13 @@ def checked(contestant, workload):
     if not contestant.process:
         return {}
     time.sleep(SETTLE)
-    return {"idle_kib": contestant.process.pss_kib()}
+    return {"idle_kib": contestant.process.memory_kib()}
+
+
+def checked_again(contestant, workload):
+    """Who broke under load may answer wrongly ever after."""
+    contestant.check(workload)
+    return {}
 
 
 def closed(workload, taken, folder, names=contestants.ALL):
@@ -148,6 +154,8 @@ def closed(workload, taken, folder, names=contestants.ALL):
             say("system calls")
             for each in [each for each in field if each.process]:
                 taken.take(each, system_calls, plan.syscalls, workload, folder)
+        for each in field:
+            taken.take(each, checked_again, workload)
 
 
 def scaling(workload, taken, folder):
@@ -209,6 +217,7 @@ def idle(workload, taken, folder):
         with lined_up(workload, taken, folder, contestants.PROXIES) as field:
             for each in field:
                 taken.take(each, memory_per_client, workload, folder / "idle.log")
+                taken.take(each, checked_again, workload)
 
 
 def memory_per_client(contestant, workload, log):
@@ -217,10 +226,10 @@ def memory_per_client(contestant, workload, log):
     with loads.idle(contestant, workload, WARM_CLIENTS, log):
         pass
     time.sleep(SETTLE)
-    before = process.pss_kib()
+    before = process.memory_kib()
     with loads.idle(contestant, workload, clients, log):
         time.sleep(SETTLE)
-        after = process.pss_kib()
+        after = process.memory_kib()
     return {"client_bytes": (after - before) * 1024 / clients, "peak_kib": after}
 
 
@@ -231,6 +240,7 @@ def overload(workload, taken, folder):
         with lined_up(workload, taken, folder, contestants.ALL) as field:
             for each in field:
                 taken.take(each, overloaded, workload, plan.seconds * OVERLOAD_FACTOR)
+                taken.take(each, checked_again, workload)
 
 
 def overloaded(contestant, workload, seconds):

@@ -24,8 +24,9 @@ LEGEND = {
     "saturation": "p50 / p99 / p99.9 in ms while wrk sends as fast as answers come.",
     "fixed": "p50 / p99 / p99.9 in ms at the same rate for all, half of what the slower of nginx and "
     "HAProxy can do; counted from the time at which a request was due, so that waiting counts.",
-    "memory": "Fresh process / most seen under load, in MiB, as proportional set size: a page that "
-    "several processes share counts once.",
+    "memory": "Fresh process / most seen under load, in MiB: anonymous and shared memory "
+    "(`Pss_Anon` + `Pss_Shmem`), where a page that several processes share counts once. The program's "
+    "own file and its libraries are not in it.",
     "idle": "Bytes per client that has made one request and waits, in the proxy's processes (range); "
     "then MiB with all of them.",
     "overload": "Good answers per second (range); their p50 / p99 in ms from the time at which a "
