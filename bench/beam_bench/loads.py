@@ -29,8 +29,15 @@ def run(command, seconds):
     except subprocess.TimeoutExpired as error:
         raise Broken(f"{command[0]} did not end") from error
     if out.returncode:
-        raise Broken((out.stderr or out.stdout).strip().splitlines()[-1])
-    return json.loads(out.stdout.strip().splitlines()[-1])
+        raise Broken(last_line(out.stderr) or last_line(out.stdout) or f"{command[0]} failed")
+    try:
+        return json.loads(last_line(out.stdout))
+    except json.JSONDecodeError as error:
+        raise Broken(f"{command[0]} told no figures") from error
+
+
+def last_line(text):
+    return text.strip().rpartition("\n")[2]
 
 
 def told(errors):
@@ -85,6 +92,7 @@ def idle(contestant, workload, clients, log):
         process.line(GRACE)
         yield
         process.popen.stdin.close()
-        left = int(process.line(GRACE))
+        left = process.line(GRACE)
+        left = int(left) if left.isdigit() else 0
         if left != clients:
             raise Broken(f"{clients - left:,} of {clients:,} idle connections were closed")

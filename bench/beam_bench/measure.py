@@ -20,7 +20,7 @@ from beam_bench.processes import Broken, PeakMemory
 from beam_bench.workloads import CLOSED, IDLE, OVERLOAD, SCALING
 
 SYSCALL_SECONDS = 1
-SETTLE = 0.3  # seconds until a process has done what an event brought
+SETTLE = 0.5  # seconds until a process has done what an event or a load brought
 WARM_CLIENTS = 64
 ATTEMPTS = 3  # at a load that is late
 OVERLOAD_FACTOR = 2  # an overload takes a while to build up: so much longer than other loads
@@ -122,6 +122,12 @@ def lined_up(workload, taken, folder, names):
         yield field
 
 
+def turned(field, rep):
+    """Another contestant begins each time, so that none is always the one after the same other."""
+    first = rep % max(1, len(field))
+    return field[first:] + field[:first]
+
+
 def checked(contestant, workload):
     contestant.check(workload)
     if not contestant.process:
@@ -141,14 +147,14 @@ def closed(workload, taken, folder, names=contestants.ALL):
     with lined_up(workload, taken, folder, names) as field:
         for rep in range(plan.reps):
             say(f"saturation {rep + 1}/{plan.reps}")
-            for each in field:
+            for each in turned(field, rep):
                 taken.take(each, saturated, workload, plan.seconds)
         rates = [taken.median(name, "rate") for name in (NGINX, HAPROXY)]
-        if workload.fixed_rate and any(rates):
-            taken.rate = max(100, int(min(filter(None, rates)) / 2 / 100) * 100)
+        if workload.fixed_rate and all(rates):
+            taken.rate = max(100, int(min(rates) / 2 / 100) * 100)
             for rep in range(plan.reps):
                 say(f"{taken.rate:,} requests/s {rep + 1}/{plan.reps}")
-                for each in field:
+                for each in turned(field, rep):
                     taken.take(each, at_rate, workload, taken.rate, plan.seconds)
         if plan.syscalls:
             say("system calls")
@@ -164,6 +170,7 @@ def scaling(workload, taken, folder):
 
 def saturated(contestant, workload, seconds):
     process = contestant.process
+    time.sleep(SETTLE)
     if not process:
         result = loads.saturate(contestant, workload, seconds)
         return client_figures(result)
@@ -171,6 +178,7 @@ def saturated(contestant, workload, seconds):
     switches = process.switches()
     with PeakMemory(process) as peak:
         result = loads.saturate(contestant, workload, seconds)
+    time.sleep(SETTLE)
     user_after, system_after = process.cpu_seconds()
     user_us = (user_after - user) / result["answers"] * 1e6
     system_us = (system_after - system) / result["answers"] * 1e6
@@ -189,6 +197,7 @@ def client_figures(result):
 
 
 def at_rate(contestant, workload, rate, seconds):
+    time.sleep(SETTLE)
     result = in_time(loads.open_loop, contestant, workload, rate, seconds, warm=not workload.close)
     if result["errors"]:
         raise Broken(f"at {rate:,} requests/s: {loads.told(result['errors'])}")
@@ -215,7 +224,7 @@ def idle(workload, taken, folder):
     for rep in range(plan.reps):
         say(f"fresh processes {rep + 1}/{plan.reps}")
         with lined_up(workload, taken, folder, contestants.PROXIES) as field:
-            for each in field:
+            for each in turned(field, rep):
                 taken.take(each, memory_per_client, workload, folder / "idle.log")
                 taken.take(each, checked_again, workload)
 
@@ -238,7 +247,7 @@ def overload(workload, taken, folder):
     for rep in range(plan.reps):
         say(f"{workload.rate:,} requests/s {rep + 1}/{plan.reps}")
         with lined_up(workload, taken, folder, contestants.ALL) as field:
-            for each in field:
+            for each in turned(field, rep):
                 taken.take(each, overloaded, workload, plan.seconds * OVERLOAD_FACTOR)
                 taken.take(each, checked_again, workload)
 

@@ -78,9 +78,15 @@ class Process:
         finally:
             alarm.cancel()
         if not line:
-            self.popen.wait(PATIENCE)
+            self.wait()
             raise Broken(f"{self.name}: {self.last_words()}")
         return line.strip()
+
+    def wait(self):
+        try:
+            self.popen.wait(PATIENCE)
+        except subprocess.TimeoutExpired as error:
+            raise Broken(f"{self.name} did not end") from error
 
     def pids(self):
         """This process and all below it."""
