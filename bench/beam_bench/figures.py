@@ -68,8 +68,8 @@ def median(part, name, figure):
 
 
 def ratio(part, name, figure="cpu_us"):
-    """To the smaller one of nginx and HAProxy in the same run."""
+    """To the smaller one of nginx and HAProxy in the same run; None unless both have a figure, because
+    the one without may have been the better."""
     rivals = [median(part, rival, figure) for rival in (NGINX, HAPROXY)]
-    rivals = [rival for rival in rivals if rival]
     mine = median(part, name, figure)
-    return mine / min(rivals) if mine is not None and rivals else None
+    return mine / min(rivals) if mine is not None and all(rivals) else None

@@ -78,9 +78,15 @@ class Process:
         finally:
             alarm.cancel()
         if not line:
-            self.popen.wait(PATIENCE)
+            self.wait()
             raise Broken(f"{self.name}: {self.last_words()}")
         return line.strip()
+
+    def wait(self):
+        try:
+            self.popen.wait(PATIENCE)
+        except subprocess.TimeoutExpired as error:
+            raise Broken(f"{self.name} did not end") from error
 
     def pids(self):
         """This process and all below it."""
@@ -104,13 +110,14 @@ class Process:
             if "ctxt_switches" in line
         )
 
-    def pss_kib(self):
-        """Memory, where a page that several processes share counts once (proportional set size)."""
+    def memory_kib(self):
+        """Memory that the processes made, where a page that several share counts once. Pages of files
+        are not in it: the kernel has them anyway, and shares them with whoever runs the same program."""
         return sum(
             int(line.split()[1])
             for pid in self.pids()
             for line in pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-            if line.startswith("Pss:")
+            if line.startswith(("Pss_Anon:", "Pss_Shmem:"))
         )
 
 
@@ -132,7 +139,7 @@ class PeakMemory:
     def watch(self):
         while True:
             try:
-                self.kib = max(self.kib, self.process.pss_kib())
+                self.kib = max(self.kib, self.process.memory_kib())
             except OSError:
                 return  # a process has ended, and whoever waits for it says so
             if self.over.wait(SAMPLE):

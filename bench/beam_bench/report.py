@@ -4,8 +4,8 @@ Not here: what the figures mean for a reader's choice (the README), and plots (`
 """
 
 from beam_bench.contestants import ALL, PROXIES
-from beam_bench.figures import ratio
-from beam_bench.workloads import CLOSED, IDLE, OVERLOAD, SCALING, TABLE
+from beam_bench.figures import median, ratio
+from beam_bench.workloads import BY_NAME, CLOSED, IDLE, OVERLOAD, SCALING, TABLE
 
 INTRODUCTION = """# Benchmarks
 
@@ -15,6 +15,8 @@ a figure is the median of the repetitions, with the range behind it. `threads` a
 balancebeam's engines; *no proxy* is the load straight at the upstream. Where answers were wrong or
 missing, there is no figure.
 """
+# What one more connection costs is seen between these two.
+FEW, MANY = BY_NAME["get-8"], BY_NAME["get-4096"]
 LEGEND = {
     "cpu": "User and system time of the proxy's processes per request in µs (range), and its **ratio "
     "to the cheaper of nginx and HAProxy**.",
@@ -23,9 +25,13 @@ LEGEND = {
     "rate": "wrk sends as fast as answers come. Requests per second (range).",
     "saturation": "p50 / p99 / p99.9 in ms while wrk sends as fast as answers come.",
     "fixed": "p50 / p99 / p99.9 in ms at the same rate for all, half of what the slower of nginx and "
-    "HAProxy can do; counted from the time at which a request was due, so that waiting counts.",
-    "memory": "Fresh process / most seen under load, in MiB, as proportional set size: a page that "
-    "several processes share counts once.",
+    "HAProxy can do; counted from the time at which a request was due, so that waiting counts; "
+    "then the **ratio of p99 to the better of nginx and HAProxy**.",
+    "growth": f"CPU time per request at {MANY.connections:,} connections over that at "
+    f"{FEW.connections:,}, both from the same run.",
+    "memory": "Fresh process / most seen under load, in MiB: anonymous and shared memory "
+    "(`Pss_Anon` + `Pss_Shmem`), where a page that several processes share counts once. The program's "
+    "own file and its libraries are not in it.",
     "idle": "Bytes per client that has made one request and waits, in the proxy's processes (range); "
     "then MiB with all of them.",
     "overload": "Good answers per second (range); their p50 / p99 in ms from the time at which a "
@@ -67,7 +73,7 @@ def table(title, legend, names, parts, cell):
 
 def markdown(found, plots):
     sections = [INTRODUCTION, *(f"![{title}]({file})\n" for file, title in plots)]
-    sections += [*closed(found), *scaling(found), *idle(found), *overload(found)]
+    sections += [*closed(found), growth(found), *scaling(found), *idle(found), *overload(found)]
     sections += [failures(found), runs(found)]
     return "\n".join(section for section in sections if section)
 
@@ -85,7 +91,13 @@ def closed(found):
 
     def percentiles(prefix):
         figures = [f"{prefix}{which}" for which in ("p50_us", "p99_us", "p999_us")]
-        return lambda _part, _name, mine: medians(mine, figures, 1e-3)
+        p99 = f"{prefix}p99_us" if prefix else None
+
+        def cell(part, name, mine):
+            by = p99 and ratio(part, name, p99)
+            return medians(mine, figures, 1e-3) + (f", **{by:.2f}**" if by else "")
+
+        return cell
 
     def split(_part, _name, mine):
         return medians(mine, ["user_us", "system_us"], 1, " + ")
@@ -105,6 +117,19 @@ def closed(found):
         table("Latency at saturation", LEGEND["saturation"], ALL, parts, percentiles("")),
         table("Memory", LEGEND["memory"], PROXIES, parts, memory),
     ]
+
+
+def growth(found):
+    few, many = (found.workloads.get(workload.name) for workload in (FEW, MANY))
+    if not few or not many or few["run"] != many["run"]:
+        return ""
+    cells = []
+    for name in PROXIES:
+        before, after = (median(part, name, "cpu_us") for part in (few, many))
+        cells.append(f"{after / before:.2f}" if before and after else "–")
+    head = f"| {' | '.join(PROXIES)} |\n" + "|---" * len(PROXIES) + "|"
+    row = f"| {' | '.join(cells)} |"
+    return "\n".join(["## Few connections and many", "", LEGEND["growth"], "", head, row, ""])
 
 
 class titled:

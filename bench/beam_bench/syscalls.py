@@ -42,7 +42,10 @@ def with_perf(contestant, workload, seconds, folder):
     answers = loads.saturate(contestant, workload, seconds, before)["answers"]
     for line in out.read_text().splitlines():
         if EVENT in line:
-            return int(line.split(",")[0]), answers
+            count = line.split(",")[0]
+            if not count.isdigit():
+                raise Broken(f"perf counted nothing: {count}")
+            return int(count), answers
     raise Broken("perf counted nothing")
 
 
@@ -54,7 +57,7 @@ def with_strace(contestant, workload, seconds, folder):
         time.sleep(0.5)  # until it has attached to all threads
         answers = loads.saturate(contestant, workload, seconds)["answers"]
         process.popen.send_signal(signal.SIGINT)
-        process.popen.wait(10)
+        process.wait()
     for line in out.read_text().splitlines():
         if line.split()[1:] == ["total"]:
             return int(line.split()[0]), answers

@@ -12,16 +12,12 @@ from beam_bench.processes import Process, free_port
 
 # Sizes of the files that nginx serves, by path.
 FILES = {"/1k": 1 << 10, "/100k": 100 << 10, "/10m": 10 << 20}
-# What nginx answers to a POST.
-POSTED = b"ok"
 
 NGINX = """
 worker_processes 1; daemon off; pid {dir}/up.pid; error_log {dir}/up.err; worker_rlimit_nofile {limit};
 events {{ worker_connections {limit}; }}
 http {{ access_log off; keepalive_requests 1000000000; keepalive_timeout 300s; sendfile on;
-  client_body_temp_path {dir}/up-body;
-  server {{ listen 127.0.0.1:{port} backlog=4096; root {dir}/www; client_max_body_size 0;
-    client_body_buffer_size 1m; location /post {{ return 200 "ok"; }} }} }}
+  server {{ listen 127.0.0.1:{port} backlog=4096; root {dir}/www; }} }}
 """
 
 
@@ -36,7 +32,7 @@ class Upstreams:
 def files(folder, limit):
     www = folder / "www"
     www.mkdir()
-    answers = {"/post": POSTED}
+    answers = {}
     for path, size in FILES.items():
         answers[path] = os.urandom(size)
         (www / path[1:]).write_bytes(answers[path])
@@ -50,7 +46,7 @@ def files(folder, limit):
 
 @contextlib.contextmanager
 def peers(folder, count=1, delay_ms=0, most=None):
-    """Upstreams that answer 1 KiB: many, late, or `most` requests at a time."""
+    """Upstreams that answer 1 KiB once they have the whole request: many, late, or `most` requests at a time."""
     command = [machine.PEER, "upstream", "--ports", count, "--delay-ms", delay_ms]
     command += ["--most", most] if most else []
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}

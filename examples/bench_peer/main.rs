@@ -27,7 +27,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Answer every GET with 1 KiB; prints the ports in one line, ends with its stdin
+    /// Answer every request with 1 KiB, once its body has come; prints the ports in one line, ends with its stdin
     Upstream(upstream::Options),
     /// Send GETs at a fixed rate, whether answers come or not; prints one line of JSON
     Load(load::Options),

@@ -1,4 +1,5 @@
-//! An upstream that answers every request with 1 KiB, at once, late, or only so many at a time.
+//! An upstream that answers every request with 1 KiB, at once, late, or only so many at a time; never
+//! before the body has come, whose length the request must tell.
 //!
 //! Those above `--most` wait in the order of their arrival; one whose client goes away meanwhile is
 //! forgotten, as most servers do that hear of it. Not here: large bodies; nginx serves those.
@@ -32,6 +33,15 @@ pub struct Options {
     /// Requests that are worked on at a time, over all ports; others wait [default: no limit]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     most: Option<u32>,
+}
+
+const SHORT: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+
+/// What a head says of its request.
+struct Head {
+    bytes: usize,
+    body: usize,
+    close: bool,
 }
 
 /// How each request is worked on, and the answer.
@@ -100,7 +110,7 @@ async fn serve(mut stream: TcpStream, work: Rc<Work>) -> Option<()> {
     let mut buffer = vec![0; MAX_HEAD];
     let mut filled = 0;
     loop {
-        let (length, close) = loop {
+        let head = loop {
             if let Some(head) = parse(&buffer[..filled])? {
                 break head;
             }
@@ -109,19 +119,45 @@ async fn serve(mut stream: TcpStream, work: Rc<Work>) -> Option<()> {
                 _ => return None,
             };
         };
-        buffer.copy_within(length..filled, 0);
-        filled -= length;
+        buffer.copy_within(head.bytes..filled, 0);
+        filled -= head.bytes;
+        filled = match read_body(&mut stream, &mut buffer, filled, head.body).await {
+            Some(filled) => filled,
+            None => return stream.write_all(SHORT).await.ok(),
+        };
         tokio::select! {
             biased;
             () = work.take() => {}
             () = end_of(&stream) => return None,
         }
-        let answer = if close { &work.last_answer } else { &work.answer };
+        let answer = if head.close { &work.last_answer } else { &work.answer };
         stream.write_all(answer).await.ok()?;
-        if close {
+        if head.close {
             return None;
         }
     }
+}
+
+/// Reads a body to its end; `filled` bytes of the buffer are there already. Tells how many that follow
+/// the body are at its front; `None` if the body is cut short.
+async fn read_body(
+    stream: &mut TcpStream,
+    buffer: &mut [u8],
+    filled: usize,
+    body: usize,
+) -> Option<usize> {
+    let here = filled.min(body);
+    buffer.copy_within(here..filled, 0);
+    let rest = filled - here;
+    let mut left = body - here;
+    while left > 0 {
+        let most = left.min(buffer.len());
+        left -= match stream.read(&mut buffer[..most]).await {
+            Ok(count) if count > 0 => count,
+            _ => return None,
+        };
+    }
+    Some(rest)
 }
 
 /// Returns when the client has gone; never, if it sends more instead.
@@ -131,9 +167,9 @@ async fn end_of(stream: &TcpStream) {
     }
 }
 
-/// The length of a whole head and whether its connection ends with it. `None` ends the connection:
-/// the head is not understood, or a body follows, which this upstream does not read.
-fn parse(bytes: &[u8]) -> Option<Option<(usize, bool)>> {
+/// A whole head. `None` ends the connection: the head is not understood, or does not tell how long the
+/// body is.
+fn parse(bytes: &[u8]) -> Option<Option<Head>> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
     let mut request = httparse::Request::new(&mut fields);
     let length = match request.parse(bytes).ok()? {
@@ -141,10 +177,13 @@ fn parse(bytes: &[u8]) -> Option<Option<(usize, bool)>> {
         httparse::Status::Complete(length) => length,
     };
     let has = |name: &str| request.headers.iter().find(|f| f.name.eq_ignore_ascii_case(name));
-    if has("transfer-encoding").is_some() || has("content-length").is_some_and(|f| f.value != b"0")
-    {
+    if has("transfer-encoding").is_some() {
         return None;
     }
+    let body = match has("content-length") {
+        Some(field) => std::str::from_utf8(field.value).ok()?.parse().ok()?,
+        None => 0,
+    };
     let close = has("connection").is_some_and(|f| f.value.eq_ignore_ascii_case(b"close"));
-    Some(Some((length, close)))
+    Some(Some(Head { bytes: length, body, close }))
 }
