@@ -113,6 +113,8 @@ fn half_sent_bodies_delay_nobody(engine: EngineKind) {
     let _some = crowd(&balancer, 100, &request("POST", "/", "Content-Length: 10\r\n", "hello"));
     let _chunked =
         crowd(&balancer, 50, &request("POST", "/", "Transfer-Encoding: chunked\r\n", "5\r\nhe"));
+    // More than fit into the upstream's listen queue, and who does not fit connects a second later.
+    upstream.wait_until("the crowd is there", |log| log.connections == 150);
     expect_quick(&balancer);
 }
 
