@@ -1,61 +1,19 @@
 //! A byte buffer between a socket and the codec, and the free list that its memory comes from.
 //!
-//! An empty buffer that was released holds no memory, so an idle session costs none. Each thread
-//! keeps a short list of released memory, and beside it all threads keep one together: a session
-//! that takes its memory on one thread and gives it back on another would otherwise empty one list
-//! and fill the other, for ever. So after warm-up nothing is allocated. Not here: what the bytes
-//! mean.
+//! An empty buffer that rests holds no memory, so an idle session costs none; one with a few bytes,
+//! a request that is held until its answer comes, holds little. So whoever has a turn works in
+//! memory that was used a moment ago. Not here: what the bytes mean, and where memory comes from
+//! (`kept`).
 
-use std::cell::RefCell;
+mod kept;
 
-use crate::lock::Lock;
-
-/// Bytes of one buffer. A head must fit into it, and one read moves at most that much.
-pub const SIZE: usize = 32 * 1024;
+/// Bytes of a buffer at work: a body of 64 KiB fits, and its head. One read moves at most that much.
+pub const SIZE: usize = 68 * 1024;
+/// Bytes of one that rests, if what is in it fits.
+pub const SMALL: usize = 4 * 1024;
 
 /// Room below which held bytes are given up: less is of no use to a chunk.
 const LEAST_ROOM: usize = 64;
-
-/// Released buffers that a thread keeps for reuse: 512 KiB.
-const KEPT_PER_THREAD: usize = 16;
-/// Released buffers that all threads keep together beside those: 4 MiB.
-const KEPT_TOGETHER: usize = 128;
-/// How many go from one list to the other at a time, so that the lock is taken seldom.
-const HANDED_OVER: usize = KEPT_PER_THREAD / 2;
-
-/// A buffer takes a box as it is.
-type Kept = Vec<Box<Memory>>;
-
-thread_local! {
-    static KEPT: RefCell<Kept> = const { RefCell::new(Vec::new()) };
-}
-
-static TOGETHER: Lock<Kept> = Lock::new(Vec::new());
-
-/// Memory for one buffer: what this thread has kept, or another one, or new.
-fn take_memory() -> Box<Memory> {
-    let kept = KEPT.with_borrow_mut(|kept| {
-        if kept.is_empty() {
-            let mut together = TOGETHER.lock();
-            let rest = together.len().saturating_sub(HANDED_OVER);
-            kept.extend(together.drain(rest..));
-        }
-        kept.pop()
-    });
-    kept.unwrap_or_else(Memory::new)
-}
-
-/// Keeps memory for `take_memory` if there is room for it.
-fn keep_memory(memory: Box<Memory>) {
-    KEPT.with_borrow_mut(|kept| {
-        if kept.len() >= KEPT_PER_THREAD {
-            let mut together = TOGETHER.lock();
-            let room = KEPT_TOGETHER.saturating_sub(together.len());
-            together.extend(kept.drain(..HANDED_OVER).take(room));
-        }
-        kept.push(memory);
-    });
-}
 
 /// Bytes go in at the end (`space`, `filled`, `push`) and out at the front (`unread`, `consume`).
 ///
@@ -68,6 +26,7 @@ pub struct Buffer(Option<Box<Memory>>);
 
 /// The memory of a buffer that has some.
 struct Memory {
+    /// `SIZE` bytes, or more if a head has grown it; `SMALL` while it rests.
     store: Vec<u8>,
     start: usize,
     end: usize,
@@ -106,7 +65,7 @@ impl Buffer {
     pub fn room(&self) -> usize {
         let Some(memory) = &self.0 else { return SIZE };
         let used = if memory.must_move() { self.len() } else { memory.end };
-        memory.store.len() - used
+        memory.size() - used
     }
 
     /// Says that the first `n` bytes of `space` have been written.
@@ -138,7 +97,7 @@ impl Buffer {
 
     /// Keeps what is consumed from now on. The bytes before are gone.
     pub fn hold(&mut self) {
-        let memory = self.0.get_or_insert_with(take_memory);
+        let memory = self.0.get_or_insert_with(|| kept::take(SIZE));
         memory.move_to_front();
         memory.holds = true;
     }
@@ -184,6 +143,7 @@ impl Buffer {
             && at + len <= memory.end
             && memory.start == 0
         {
+            memory.move_into(SIZE);
             memory.store.splice(at..at + len, with.iter().copied());
             memory.end = memory.end - len + with.len();
             // Memory of another size would not be kept.
@@ -193,23 +153,27 @@ impl Buffer {
 
     /// Drops all bytes and any hold, and gives the memory back.
     pub fn clear(&mut self) {
-        if let Some(mut memory) = self.0.take()
-            && memory.store.len() == SIZE
-        {
-            (memory.start, memory.end, memory.holds) = (0, 0, false);
-            keep_memory(memory);
+        if let Some(memory) = self.0.take() {
+            kept::keep(memory);
         }
     }
 
-    /// Gives the memory back if there is nothing in it.
-    pub fn release(&mut self) {
-        if self.is_empty() && !self.holds() {
+    /// Nothing will go in or out for a while: keeps no more memory than its bytes need.
+    pub fn rest(&mut self) {
+        let Some(memory) = &mut self.0 else { return };
+        if memory.is_empty() && !memory.holds {
             self.clear();
+        } else if memory.store.len() > SMALL && memory.used() <= SMALL {
+            if !memory.holds {
+                memory.move_to_front();
+            }
+            memory.move_into(SMALL);
         }
     }
 
     fn with_room(&mut self) -> &mut Memory {
-        let memory = self.0.get_or_insert_with(take_memory);
+        let memory = self.0.get_or_insert_with(|| kept::take(SIZE));
+        memory.move_into(SIZE);
         if memory.must_move() {
             memory.move_to_front();
             memory.holds = false;
@@ -219,13 +183,39 @@ impl Buffer {
 }
 
 impl Memory {
-    fn new() -> Box<Self> {
-        Box::new(Memory { store: vec![0; SIZE], start: 0, end: 0, holds: false })
+    fn new(size: usize) -> Box<Self> {
+        Box::new(Memory { store: vec![0; size], start: 0, end: 0, holds: false })
+    }
+
+    fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// Bytes that must be kept.
+    fn used(&self) -> usize {
+        if self.holds { self.end } else { self.end - self.start }
+    }
+
+    /// Bytes it has room for once it is at work.
+    fn size(&self) -> usize {
+        self.store.len().max(SIZE)
+    }
+
+    /// Puts the same bytes into memory of another size, which they must fit. Memory that is larger
+    /// than `SIZE` already is left as it is if that is asked for.
+    fn move_into(self: &mut Box<Self>, size: usize) {
+        if self.store.len() == size || (size == SIZE && self.store.len() > SIZE) {
+            return;
+        }
+        let mut other = kept::take(size);
+        other.store[..self.end].copy_from_slice(&self.store[..self.end]);
+        (other.start, other.end, other.holds) = (self.start, self.end, self.holds);
+        kept::keep(std::mem::replace(self, other));
     }
 
     /// Moving is worth it when the room behind is used up, or small beside what has to be moved.
     fn must_move(&self) -> bool {
-        let behind = self.store.len() - self.end;
+        let behind = self.size() - self.end;
         self.start > 0 && behind < if self.holds { LEAST_ROOM } else { SIZE / 4 }
     }
 
@@ -301,12 +291,53 @@ mod tests {
     #[test]
     fn released_memory_is_used_again_and_an_empty_buffer_has_none() {
         let mut buffer = with(b"x");
-        buffer.release();
-        assert_eq!(buffer.memory(), SIZE, "it is not empty");
+        buffer.rest();
+        assert_eq!(buffer.memory(), SMALL, "it is not empty");
         buffer.consume(1);
-        buffer.release();
+        buffer.rest();
         assert_eq!(buffer.memory(), 0);
         assert_eq!(buffer.room(), SIZE);
+    }
+
+    #[test]
+    fn what_rests_goes_on_as_if_it_had_not() {
+        let mut buffer = with(b"gone");
+        buffer.consume(4);
+        buffer.push(b"request");
+        buffer.hold();
+        buffer.consume(3);
+        for holds in [true, false] {
+            buffer.rest();
+            assert_eq!(buffer.memory(), SMALL);
+            let room = buffer.room();
+            assert_eq!((buffer.unread(), buffer.holds()), (&b"uest"[..], holds));
+            assert_eq!(buffer.space().len(), room);
+            assert_eq!((buffer.unread(), buffer.holds()), (&b"uest"[..], holds));
+            buffer.let_go();
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_rests_where_it_is() {
+        let mut buffer = with(&[1; SMALL + 1]);
+        buffer.hold();
+        buffer.consume(SMALL + 1);
+        buffer.rest();
+        assert_eq!(buffer.memory(), SIZE);
+        buffer.rewind();
+        buffer.let_go();
+        buffer.consume(1);
+        buffer.rest();
+        assert_eq!((buffer.memory(), buffer.len()), (SMALL, SMALL));
+    }
+
+    #[test]
+    fn a_held_head_that_rests_can_be_changed() {
+        let mut buffer = with(b"Host: a");
+        buffer.hold();
+        buffer.rest();
+        buffer.replace(6, 1, &[b'b'; SMALL]);
+        assert_eq!(buffer.len(), 6 + SMALL);
     }
 
     #[test]

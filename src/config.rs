@@ -256,8 +256,8 @@ impl Config {
 }
 
 impl Limits {
-    /// The largest `head` that can be asked for: a head must fit into one buffer, in bytes.
-    pub const MAX_HEAD: usize = crate::buffer::SIZE;
+    /// The largest `head` that can be asked for: a head must fit into one buffer (`buffer::SIZE`), in bytes.
+    pub const MAX_HEAD: usize = 32 * 1024;
     /// The largest `fields` that can be asked for.
     pub const MAX_FIELDS: usize = crate::http1::head::MAX_FIELDS;
 }

@@ -33,9 +33,9 @@ const MEASURED: usize = 1_000;
 const COUNTS: usize = 3;
 
 /// What two workers may still allocate when they are warm, however much goes through them: a buffer
-/// that one of them lacks is made anew while the other keeps some, but it keeps 16 at the most, and
-/// hands the next ones over. One worker has nobody to lack them for.
-const FOR_TWO_WORKERS: usize = 64;
+/// that one of them lacks is made anew while the other keeps some, but it keeps 16 large and 32 small
+/// ones at the most, and hands the next ones over. One worker has nobody to lack them for.
+const FOR_TWO_WORKERS: usize = 96;
 
 /// What a peer waits for the other one; a test that fails must not hang.
 const PATIENCE: Duration = Duration::from_secs(20);

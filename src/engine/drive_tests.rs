@@ -184,7 +184,7 @@ fn what_a_pipe_holds_for_an_upstream_that_reads_no_more_is_nobody_elses() {
     world.client.write_all(PUT).expect("room for a head");
     world.arrives(Side::Upstream, PUT.len());
     world.line().mood = Mood::IsFull;
-    world.client.write_all(&[b'q'; 50_000]).expect("room for a part of a body");
+    world.client.write_all(&[b'q'; 100_000]).expect("room for a part of a body");
     world.turn_until("something is in the pipe", |world| {
         let pipe = world.awake.pipe.as_ref();
         pipe.is_some_and(|(pipe, to)| !pipe.is_empty() && *to == Side::Upstream)

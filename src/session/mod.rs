@@ -344,11 +344,11 @@ impl Session {
         }
     }
 
-    /// Nothing moves: gives back the memory of buffers that are empty. To be called before waiting.
+    /// Nothing moves: gives back memory that is not needed meanwhile. To be called before waiting.
     pub fn rest(&mut self) {
         for port in [&mut self.client, &mut self.upstream] {
-            port.input.release();
-            port.output.release();
+            port.input.rest();
+            port.output.rest();
         }
     }
 

@@ -90,6 +90,9 @@ impl Session {
         self.moved = now;
         let port = self.port(to);
         port.piped = port.piped.saturating_sub(n);
+        if let (Side::Upstream, Some(exchange)) = (to, &mut self.exchange) {
+            exchange.wrote |= n > 0;
+        }
     }
 
     fn body_toward(&self, to: Side) -> Option<&Transfer> {

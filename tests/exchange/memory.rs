@@ -1,7 +1,7 @@
 //! What a session holds: nothing while it is idle, a constant whatever goes through it.
 
 use crate::script::Source;
-use balancebeam::buffer::SIZE;
+use balancebeam::buffer::{SIZE, SMALL};
 use balancebeam::session::Side;
 
 use crate::script::{FINISHED, GET, OK, forwarded, get, script, script_with};
@@ -29,10 +29,10 @@ fn a_session_that_waits_for_a_slow_upstream_holds_the_request_alone() {
     script()
         .client_sends(format!("{head}\r\nabc"))
         .connects(0, Source::Pooled)
-        .holds_at_most(SIZE)
+        .holds_at_most(SMALL)
         .connected_fresh()
         .upstream_sees(forwarded(head) + "abc")
-        .holds_at_most(SIZE)
+        .holds_at_most(SMALL)
         .upstream_sends("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n")
         .client_sees("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n")
         .holds_at_most(0)

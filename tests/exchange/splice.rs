@@ -1,6 +1,7 @@
 //! Bodies that go past the session, and heads that may wait for theirs: the story is the same
 //! whether an engine does as it is offered, or copies everything and waits for nothing.
 
+use balancebeam::buffer::SIZE;
 use balancebeam::session::Side;
 
 use crate::script::{
@@ -8,14 +9,14 @@ use crate::script::{
 };
 use crate::world::Engine;
 
-/// More than four buffers, so that some of it has to go past the session.
-const LONG: usize = 100 * 1024;
+/// More than two buffers, so that some of it has to go past the session.
+const LONG: usize = 200 * 1024;
 /// Bytes that may be copied before a body goes past the session.
 const COPIED_OF_ANSWERS: usize = 8 * 1024;
-const COPIED_OF_REQUESTS: usize = 66 * 1024;
+const COPIED_OF_REQUESTS: usize = 2 * SIZE;
 
-const LONG_OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 102400\r\n\r\n";
-const LONG_PUT: &str = "PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 102400\r\n";
+const LONG_OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 204800\r\n\r\n";
+const LONG_PUT: &str = "PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 204800\r\n";
 
 /// Content that shows where pieces of it were lost or changed places.
 fn long() -> String {
@@ -200,7 +201,7 @@ fn a_long_body_that_ends_with_its_connection_goes_on_until_it_does() {
 
 #[test]
 fn only_a_long_body_that_leaves_as_it_comes_goes_past_the_session() {
-    let length = "Content-Length: 102400\r\n";
+    let length = "Content-Length: 204800\r\n";
     for (method, answer) in [
         ("HEAD", format!("HTTP/1.1 200 OK\r\n{length}\r\n")),
         ("GET", format!("HTTP/1.1 304 Not Modified\r\n{length}\r\n")),
@@ -219,7 +220,7 @@ fn only_a_long_body_that_leaves_as_it_comes_goes_past_the_session() {
     let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
     script()
         .asks()
-        .upstream_sends_at_once(format!("{chunked}19000\r\n{}\r\n0\r\n\r\n", long()))
+        .upstream_sends_at_once(format!("{chunked}32000\r\n{}\r\n0\r\n\r\n", long()))
         .client_sees_chunks(chunked, &long(), "0\r\n\r\n")
         .kept()
         .reported(200, FINISHED)
@@ -235,7 +236,7 @@ fn only_a_long_body_that_leaves_as_it_comes_goes_past_the_session() {
         .never_splices();
     let head = "PUT / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n";
     script()
-        .client_sends_at_once(format!("{head}\r\n19000\r\n{}\r\n0\r\n\r\n", long()))
+        .client_sends_at_once(format!("{head}\r\n32000\r\n{}\r\n0\r\n\r\n", long()))
         .connects(0, Source::Pooled)
         .connected_fresh()
         .upstream_sees_chunks(&forwarded(head), &long(), "0\r\n\r\n")
@@ -246,9 +247,9 @@ fn only_a_long_body_that_leaves_as_it_comes_goes_past_the_session() {
 #[test]
 fn an_early_answer_throws_away_what_was_on_its_way_to_the_upstream() {
     script()
-        .puts(&long()[..40_000])
+        .puts(&long()[..80_000])
         .stops_taking(Side::Upstream)
-        .client_sends_at_once(&long()[40_000..60_000])
+        .client_sends_at_once(&long()[80_000..100_000])
         .upstream_sends("HTTP/1.1 403 No\r\nContent-Length: 2\r\n\r\n")
         .client_sees("HTTP/1.1 403 No\r\nContent-Length: 2\r\n\r\n")
         .upstream_sends("no")
@@ -261,11 +262,11 @@ fn an_early_answer_throws_away_what_was_on_its_way_to_the_upstream() {
 
 #[test]
 fn a_long_answer_to_a_request_that_nobody_reads_any_more_has_nothing_of_that_request_in_it() {
-    let head = "HTTP/1.1 413 Too Much\r\nContent-Length: 102400\r\n\r\n";
+    let head = "HTTP/1.1 413 Too Much\r\nContent-Length: 204800\r\n\r\n";
     script()
-        .puts(&long()[..40_000])
+        .puts(&long()[..80_000])
         .stops_taking(Side::Upstream)
-        .client_sends_at_once(&long()[40_000..60_000])
+        .client_sends_at_once(&long()[80_000..100_000])
         .upstream_is_deaf()
         .upstream_sends_at_once(head.to_string() + &long())
         .client_sees(head.to_string() + &long())
@@ -282,17 +283,17 @@ fn a_long_answer_and_its_long_request_do_not_get_into_each_other() {
         .puts(&long()[..5_000])
         .stops_taking(Side::Upstream)
         .client_sends_at_once(&long()[5_000..25_000])
-        .client_sends_at_once(&long()[25_000..60_000])
+        .client_sends_at_once(&long()[25_000..100_000])
         .stops_taking(Side::Client)
-        .upstream_sends_at_once(LONG_OK.to_string() + &long()[..60_000])
+        .upstream_sends_at_once(LONG_OK.to_string() + &long()[..100_000])
         .takes_again(Side::Upstream)
-        .upstream_sees(&long()[5_000..60_000])
-        .client_sends_at_once(&long()[60_000..])
-        .upstream_sees(&long()[60_000..])
+        .upstream_sees(&long()[5_000..100_000])
+        .client_sends_at_once(&long()[100_000..])
+        .upstream_sees(&long()[100_000..])
         .takes_again(Side::Client)
-        .client_sees(LONG_OK.to_string() + &long()[..60_000])
-        .upstream_sends_at_once(&long()[60_000..])
-        .client_sees(&long()[60_000..])
+        .client_sees(LONG_OK.to_string() + &long()[..100_000])
+        .upstream_sends_at_once(&long()[100_000..])
+        .client_sees(&long()[100_000..])
         .kept()
         .reported(200, FINISHED)
         .one_good_exchange()
@@ -303,7 +304,7 @@ fn a_long_answer_and_its_long_request_do_not_get_into_each_other() {
 fn a_client_that_leaves_a_long_body_takes_the_upstream_connection_with_it() {
     for resets in [false, true] {
         script()
-            .puts(&long()[..60_000])
+            .puts(&long()[..100_000])
             .then(|s| if resets { s.client_resets() } else { s.client_ends() })
             .dropped()
             .reported(499, GONE)
@@ -312,8 +313,8 @@ fn a_client_that_leaves_a_long_body_takes_the_upstream_connection_with_it() {
     }
     script()
         .asks()
-        .upstream_sends_at_once(LONG_OK.to_string() + &long()[..60_000])
-        .client_sees(LONG_OK.to_string() + &long()[..60_000])
+        .upstream_sends_at_once(LONG_OK.to_string() + &long()[..100_000])
+        .client_sees(LONG_OK.to_string() + &long()[..100_000])
         .client_is_deaf()
         .upstream_sends_at_once("more")
         .dropped()
@@ -324,7 +325,7 @@ fn a_client_that_leaves_a_long_body_takes_the_upstream_connection_with_it() {
 
 #[test]
 fn a_stall_of_a_long_body_is_told_from_the_other_stalls() {
-    let part = &long()[..60_000];
+    let part = &long()[..100_000];
     script()
         .asks()
         .upstream_sends(LONG_OK)
@@ -363,7 +364,7 @@ fn a_stall_of_a_long_body_is_told_from_the_other_stalls() {
     script()
         .puts(part)
         .stops_taking(Side::Upstream)
-        .client_sends_at_once(&long()[60_000..65_000])
+        .client_sends_at_once(&long()[100_000..105_000])
         .after_ms(59_999)
         .after_ms(1)
         .dropped()
@@ -381,17 +382,17 @@ fn a_tunnel_does_not_end_before_the_body_of_its_request_is_out() {
     script()
         .client_sends(format!("{LONG_PUT}{upgrade}\r\n"))
         .goes_upstream(seen)
-        .client_sends_at_once(&long()[..60_000])
-        .upstream_sees(&long()[..60_000])
+        .client_sends_at_once(&long()[..100_000])
+        .upstream_sees(&long()[..100_000])
         .stops_taking(Side::Upstream)
-        .client_sends_at_once(&long()[60_000..])
+        .client_sends_at_once(&long()[100_000..])
         .upstream_sends(&switch)
         .client_sees(&switch)
         .client_sends_at_once("behind")
         .upstream_ends()
         .half_closed(Side::Client)
         .takes_again(Side::Upstream)
-        .upstream_sees(long()[60_000..].to_string() + "behind")
+        .upstream_sees(long()[100_000..].to_string() + "behind")
         .client_ends()
         .dropped()
         .reported(101, FINISHED)

@@ -33,8 +33,8 @@ impl Draws {
     /// Mostly small, often enough to go past a session, now and then larger than all buffers.
     pub fn size(&mut self) -> usize {
         match self.below(20) {
-            0 | 5 => self.below(150_000),
-            6..=11 => 35_000 + self.below(90_000),
+            0 | 5 => self.below(250_000),
+            6..=11 => 75_000 + self.below(120_000),
             1..=3 => self.below(5_000),
             4 => 0,
             _ => self.below(200),
