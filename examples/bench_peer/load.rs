@@ -67,6 +67,7 @@ struct Tally {
     lag_us: Histogram<u64>,
     latency_us: Histogram<u64>,
     body_bytes: u64,
+    last_good: Option<Instant>,
     wrong: BTreeMap<Wrong, u64>,
 }
 
@@ -78,7 +79,8 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     let latency_us = Histogram::new_with_bounds(1, 2 * timeout.as_micros() as u64 + 1_000_000, 3)
         .map_err(|error| format!("no histogram: {error}"))?;
     let lag_us = latency_us.clone();
-    let tally = Tally { lag_us, latency_us, body_bytes: 0, wrong: BTreeMap::new() };
+    let tally =
+        Tally { lag_us, latency_us, body_bytes: 0, last_good: None, wrong: BTreeMap::new() };
     let desk = Rc::new(Desk {
         due: RefCell::default(),
         bell: Notify::new(),
@@ -95,18 +97,18 @@ pub async fn run(options: Options) -> Result<(), Failure> {
             tokio::task::spawn_local(serve(client, desk.clone(), target.clone(), timeout))
         })
         .collect();
-    pace(&desk, &options).await.map_err(|error| format!("no timer: {error}"))?;
+    let start = pace(&desk, &options).await.map_err(|error| format!("no timer: {error}"))?;
     for client in clients {
         client.await.map_err(|error| format!("a connection's task failed: {error}"))?;
     }
-    println!("{}", report(&desk.tally.borrow(), &options));
+    println!("{}", report(&desk.tally.borrow(), &options, start));
     Ok(())
 }
 
 /// Puts each request on the desk when it is due. A timer descriptor is exact to some microseconds;
 /// the runtime's own timers are to a millisecond. It is waited for where the requests are sent, since
-/// a thread of its own would have to wake that one for each of them.
-async fn pace(desk: &Desk, options: &Options) -> std::io::Result<()> {
+/// a thread of its own would have to wake that one for each of them. Tells when it began.
+async fn pace(desk: &Desk, options: &Options) -> std::io::Result<Instant> {
     let period = Duration::from_secs(1) / options.rate;
     let all = options.rate * options.seconds;
     let timer = timer()?;
@@ -124,7 +126,7 @@ async fn pace(desk: &Desk, options: &Options) -> std::io::Result<()> {
     }
     desk.over.replace(true);
     desk.bell.notify_waiters();
-    Ok(())
+    Ok(start)
 }
 
 // What replaces `new` is unsafe; its flaw is a descriptor that closes early, and an owned one does not.
@@ -196,6 +198,7 @@ impl Tally {
         match result {
             Ok(bytes) => {
                 self.body_bytes += bytes as u64;
+                self.last_good = Some(Instant::now());
                 self.latency_us.saturating_record(latency.as_micros() as u64);
             }
             Err(wrong) => *self.wrong.entry(wrong).or_default() += 1,
@@ -203,17 +206,19 @@ impl Tally {
     }
 }
 
-fn report(tally: &Tally, options: &Options) -> String {
+fn report(tally: &Tally, options: &Options, start: Instant) -> String {
     let at = |quantile| tally.latency_us.value_at_quantile(quantile);
     let errors: Vec<_> =
         tally.wrong.iter().map(|(wrong, count)| format!("\"{}\":{count}", wrong.name())).collect();
     format!(
-        "{{\"rate\":{},\"seconds\":{},\"good\":{},\"body_bytes\":{},\"errors\":{{{}}},\
+        "{{\"rate\":{},\"seconds\":{},\"good\":{},\"good_seconds\":{:.3},\
+         \"body_bytes\":{},\"errors\":{{{}}},\
          \"p50_us\":{},\"p99_us\":{},\"p999_us\":{},\"max_us\":{},\
          \"lag_p99_us\":{}}}",
         options.rate,
         options.seconds,
         tally.latency_us.len(),
+        tally.last_good.map_or(0.0, |last| (last - start).as_secs_f64()),
         tally.body_bytes,
         errors.join(","),
         at(0.5),
