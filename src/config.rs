@@ -71,7 +71,7 @@ pub enum WhenFull {
 }
 
 /// What peers may send, and how much is kept for them. What follows when it is more: rules 8, 15,
-/// 45 and 46 of `docs/protocol.md`.
+/// 45, 46 and 47 of `docs/protocol.md`.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Bytes of a request line, without its line end; more is answered 414.
@@ -88,6 +88,11 @@ pub struct Limits {
     pub connections: Option<usize>,
     /// What happens to one more.
     pub when_full: WhenFull,
+    /// Exchanges that one upstream has at a time; `None` is unlimited. More wait.
+    pub in_flight: Option<usize>,
+    /// Requests that wait for an upstream to have room; one more is answered 503, or another one
+    /// is.
+    pub queue: usize,
     /// Idle upstream connections kept for reuse, in all.
     pub pool: usize,
     /// Requests a client may make within any minute; 0 is unlimited.
@@ -103,6 +108,8 @@ pub struct Timeouts {
     pub head: Duration,
     /// A client connection without a request.
     pub idle: Duration,
+    /// Waiting for an upstream to have room.
+    pub queue: Duration,
     /// Making one connection to an upstream.
     pub connect: Duration,
     /// From the end of the request to the head of the response.
@@ -160,6 +167,9 @@ pub struct HealthConfig {
     pub fall: u32,
     /// Good probes in a row that restore. At least 1.
     pub rise: u32,
+    /// Real requests in a row that are answered with an error of the server's own, or not in time,
+    /// that eject. At least 1; `None` turns that off.
+    pub eject_after: Option<u32>,
 }
 
 /// The longest time that can be asked for.
@@ -198,6 +208,8 @@ impl Default for Limits {
             body: None,
             connections: None,
             when_full: WhenFull::default(),
+            in_flight: None,
+            queue: 1024,
             pool: 1024,
             requests_per_minute: 0,
             rate_limit_clients: 100_000,
@@ -216,10 +228,13 @@ impl Config {
             ("limits.head", limits.head, 1..=Limits::MAX_HEAD),
             ("limits.fields", limits.fields, 1..=Limits::MAX_FIELDS),
             ("limits.connections", limits.connections.unwrap_or(1), 1..=MOST_CONNECTIONS),
+            ("limits.in_flight", limits.in_flight.unwrap_or(1), 1..=MOST_CONNECTIONS),
+            ("limits.queue", limits.queue, 0..=MOST_CONNECTIONS),
             ("limits.pool", limits.pool, 0..=MOST_CONNECTIONS),
             ("retry.attempts", retry.attempts, 1..=usize::MAX),
             ("health.fall", health.fall as usize, 1..=usize::MAX),
             ("health.rise", health.rise as usize, 1..=usize::MAX),
+            ("health.eject_after", health.eject_after.unwrap_or(1) as usize, 1..=usize::MAX),
         ];
         for (name, number, range) in numbers {
             if !range.contains(&number) {
@@ -229,6 +244,7 @@ impl Config {
         let durations = [
             ("timeouts.head", Some(timeouts.head)),
             ("timeouts.idle", Some(timeouts.idle)),
+            ("timeouts.queue", Some(timeouts.queue)),
             ("timeouts.connect", Some(timeouts.connect)),
             ("timeouts.response", Some(timeouts.response)),
             ("timeouts.progress", Some(timeouts.progress)),
@@ -256,7 +272,8 @@ impl Config {
 }
 
 impl Limits {
-    /// The largest `head` that can be asked for: a head must fit into one buffer (`buffer::SIZE`), in bytes.
+    /// The largest `head` that can be asked for, in bytes: it must fit into one buffer
+    /// (`buffer::SIZE`).
     pub const MAX_HEAD: usize = 32 * 1024;
     /// The largest `fields` that can be asked for.
     pub const MAX_FIELDS: usize = crate::http1::head::MAX_FIELDS;
@@ -267,6 +284,7 @@ impl Default for Timeouts {
         Timeouts {
             head: Duration::from_secs(10),
             idle: Duration::from_secs(60),
+            queue: Duration::from_secs(1),
             connect: Duration::from_secs(2),
             response: Duration::from_secs(60),
             progress: Duration::from_secs(60),
@@ -309,6 +327,7 @@ impl Default for HealthConfig {
             timeout: None,
             fall: 2,
             rise: 1,
+            eject_after: None,
         }
     }
 }

@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::lock::Lock;
+use crate::who;
 
 /// The span over which requests are counted.
 pub const WINDOW: Duration = Duration::from_secs(60);
@@ -108,7 +109,7 @@ impl Limiter {
         if self.per_minute == 0 {
             return Err(WINDOW);
         }
-        let (key, slot) = (key_of(who), self.slot(now));
+        let (key, slot) = (who::key_of(who), self.slot(now));
         let shard = self.shard(key);
         let mut table = shard.table.lock();
         if let Some(client) = table.clients.get_mut(&key) {
@@ -283,16 +284,6 @@ impl Run {
 
     fn still_counts(self, slot: u32) -> bool {
         u64::from(slot) < self.expires_at()
-    }
-}
-
-/// What is counted as one client: an IPv4 address, or the /64 that a single IPv6 host may choose
-/// from. No client has a multicast address, so ff00::/64 has room for IPv4.
-fn key_of(who: IpAddr) -> u64 {
-    const IPV4: u64 = 0xff00 << 48;
-    match who.to_canonical() {
-        IpAddr::V4(v4) => IPV4 | u64::from(v4.to_bits()),
-        IpAddr::V6(v6) => (v6.to_bits() >> 64) as u64,
     }
 }
 

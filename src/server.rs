@@ -142,12 +142,13 @@ impl Running {
         let cut = self.engine.end() as u64;
         log::info!(
             "since the start: {} exchanges finished, {} aborted, {} left by the client, {} retries, \
-             {} sent to ejected upstreams, {} sessions lost to a panic",
+             {} sent to ejected upstreams, {} answered 503 for want of room, {} sessions lost to a panic",
             tally.finished.get(),
             tally.aborted.get(),
             tally.client_gone.get(),
             tally.retried.get(),
             self.state.upstreams.failed_open(),
+            tally.shed.get(),
             tally.panics.get(),
         );
         Drained { finished: tally.finished.get() - before, cut }

@@ -64,6 +64,8 @@ pub struct Tally {
     pub client_gone: Count,
     /// Sent again, each time it was.
     pub retried: Count,
+    /// Answered 503 because no upstream had room.
+    pub shed: Count,
     /// Sessions lost to a panic.
     pub panics: Count,
 }

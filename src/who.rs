@@ -2,7 +2,7 @@
 //!
 //! Anybody can write an `X-Forwarded-For` field, so it is believed only as far as it was written by
 //! peers that the operator trusts: from the right, hop by hop. Not here: what is sent on in that
-//! field (`session/`), who counts as one client (`limit.rs`).
+//! field (`session/`).
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -12,6 +12,16 @@ use ipnet::IpNet;
 pub fn is_trusted(peer: IpAddr, trusted: &[IpNet]) -> bool {
     let peer = peer.to_canonical();
     trusted.iter().any(|net| net.contains(&peer))
+}
+
+/// What counts as one client: an IPv4 address, or the /64 that a single IPv6 host may choose from.
+/// No client has a multicast address, so ff00::/64 has room for IPv4.
+pub fn key_of(client: IpAddr) -> u64 {
+    const IPV4: u64 = 0xff00 << 48;
+    match client.to_canonical() {
+        IpAddr::V4(v4) => IPV4 | u64::from(v4.to_bits()),
+        IpAddr::V6(v6) => (v6.to_bits() >> 64) as u64,
+    }
 }
 
 /// The address of the client behind `peer`. `forwarded_for` are the values of the `X-Forwarded-For`

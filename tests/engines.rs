@@ -3,7 +3,7 @@
 //!
 //! The comments name the rules of `docs/protocol.md` that a test holds: 1–9 request heads and
 //! refusals, 10–18 framing of requests, 19–24 what is forwarded, 25–32 responses, 33–37
-//! conversations, 38–42 failing over, 43–46 time and size.
+//! conversations, 38–42 failing over, 43–47 time and size.
 
 #[path = "engines/support/mod.rs"]
 mod support;
@@ -26,6 +26,8 @@ mod framing;
 mod limits;
 #[path = "engines/long_bodies.rs"]
 mod long_bodies;
+#[path = "engines/overload.rs"]
+mod overload;
 #[path = "engines/provenance.rs"]
 mod provenance;
 #[path = "engines/rate_limit.rs"]

@@ -24,6 +24,8 @@ mod forwarding;
 mod interim;
 #[path = "exchange/memory.rs"]
 mod memory;
+#[path = "exchange/queue.rs"]
+mod queue;
 #[path = "exchange/refusals.rs"]
 mod refusals;
 #[path = "exchange/retries.rs"]

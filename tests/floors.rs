@@ -107,7 +107,10 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).expect("a folder can be read") {
         let path = entry.expect("an entry can be read").path();
-        let is_test = path.file_name().is_some_and(|name| name == "tests.rs");
+        let is_test = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .is_some_and(|name| name == "tests.rs" || name.ends_with("_tests.rs"));
         if path.is_dir() {
             found.extend(rust_files(&path));
         } else if path.extension().is_some_and(|ext| ext == "rs") && !is_test {

@@ -36,7 +36,7 @@ pub fn all(criterion: &mut Criterion) {
     }
     for number in NUMBERS {
         let (_, upstreams) = upstreams(number, |config| config.policy = Policy::LeastRequests);
-        let busy: Vec<_> = (0..2 * number).filter_map(|_| upstreams.pick(&[], now)).collect();
+        let busy: Vec<_> = (0..2 * number).filter_map(|_| upstreams.pick(&[], now).ok()).collect();
         measure(&mut group, &format!("least requests, {number}, all busy"), &upstreams, &[], now);
         drop(busy);
     }

@@ -142,6 +142,11 @@ struct Health {
     #[arg(long, value_name = "N", hide_short_help = true,
           value_parser = whole::<u32>(1..=MILLION), default_value_t = HealthConfig::default().rise)]
     health_rise: u32,
+    /// Requests in a row that an upstream answers with 5xx, or too late, that eject it; 0 is never
+    #[arg(long, value_name = "N", hide_short_help = true,
+          value_parser = whole::<u32>(0..=MILLION),
+          default_value_t = HealthConfig::default().eject_after.unwrap_or(0))]
+    eject_after: u32,
 }
 
 #[derive(Debug, Args)]
@@ -183,6 +188,14 @@ struct LimitFlags {
     #[arg(long, value_name = "CHOICE", hide_short_help = true, value_parser = word(WHEN_FULL),
           default_value = typed(WHEN_FULL, Limits::default().when_full))]
     when_full: WhenFull,
+    /// Requests that one upstream has at a time; more wait; 0 is unlimited
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(0..=MILLION),
+          default_value_t = Limits::default().in_flight.unwrap_or(0))]
+    max_in_flight: usize,
+    /// Requests that wait for an upstream; with more, some are answered 503
+    #[arg(long, value_name = "N", hide_short_help = true,
+          value_parser = whole::<usize>(0..=MILLION), default_value_t = Limits::default().queue)]
+    max_queue: usize,
     /// Idle upstream connections kept for reuse, in all
     #[arg(long, value_name = "N", hide_short_help = true,
           value_parser = whole::<usize>(0..=MILLION), default_value_t = Limits::default().pool)]
@@ -200,6 +213,10 @@ struct TimeoutFlags {
     #[arg(long, value_name = "SECS", hide_short_help = true, value_parser = seconds,
           default_value_t = Seconds(Timeouts::default().idle))]
     idle_timeout: Seconds,
+    /// Waiting for an upstream that has fewer requests than --max-in-flight; then 503
+    #[arg(long, value_name = "SECS", hide_short_help = true, value_parser = seconds,
+          default_value_t = Seconds(Timeouts::default().queue))]
+    queue_timeout: Seconds,
     /// Making a connection to an upstream; then another upstream is tried
     #[arg(long, value_name = "SECS", hide_short_help = true, value_parser = seconds,
           default_value_t = Seconds(Timeouts::default().connect))]
@@ -322,6 +339,7 @@ impl Health {
             timeout: self.active_health_check_timeout.map(|timeout| timeout.0),
             fall: self.health_fall,
             rise: self.health_rise,
+            eject_after: (self.eject_after > 0).then_some(self.eject_after),
         }
     }
 }
@@ -346,6 +364,8 @@ impl LimitFlags {
             body: (self.max_body.0 > 0).then_some(self.max_body.0),
             connections: self.max_connections,
             when_full: self.when_full,
+            in_flight: (self.max_in_flight > 0).then_some(self.max_in_flight),
+            queue: self.max_queue,
             pool: self.pool_size,
             requests_per_minute: self.max_requests_per_minute,
             rate_limit_clients: self.rate_limit_clients,
@@ -358,6 +378,7 @@ impl TimeoutFlags {
         Timeouts {
             head: self.head_timeout.0,
             idle: self.idle_timeout.0,
+            queue: self.queue_timeout.0,
             connect: self.connect_timeout.0,
             response: self.response_timeout.0,
             progress: self.progress_timeout.0,

@@ -112,6 +112,10 @@ mod tests {
             ("--max-body 0", |c| c.limits.body.is_none()),
             ("--max-connections 9", |c| c.limits.connections == Some(9)),
             ("--when-full refuse", |c| c.limits.when_full == WhenFull::Refuse),
+            ("--max-in-flight 7", |c| c.limits.in_flight == Some(7)),
+            ("--max-in-flight 0", |c| c.limits.in_flight.is_none()),
+            ("--max-queue 0", |c| c.limits.queue == 0),
+            ("--queue-timeout 0.2", |c| c.timeouts.queue.as_millis() == 200),
             ("--pool-size 0", |c| c.limits.pool == 0),
             ("--max-requests-per-minute 5", |c| c.limits.requests_per_minute == 5),
             ("--rate-limit-clients 6", |c| c.limits.rate_limit_clients == 6),
@@ -142,6 +146,8 @@ mod tests {
                 c.health.interval == Some(Duration::from_secs(1))
             }),
             ("--active-health-check-timeout 8", |c| c.health.probe_timeout().as_secs() == 8),
+            ("--eject-after 5", |c| c.health.eject_after == Some(5)),
+            ("--eject-after 0", |c| c.health.eject_after.is_none()),
             ("--health-fall 4 --health-rise 3", |c| (c.health.fall, c.health.rise) == (4, 3)),
         ];
         for (line, holds) in facts {

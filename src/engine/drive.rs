@@ -6,6 +6,7 @@
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Instant;
 
 use super::pipe::Pipe;
@@ -53,6 +54,8 @@ pub trait Hands {
     fn dialled(&mut self, line: &mut Self::Line) -> Option<io::Result<()>>;
     /// Keeps a connection for the next request. One that is dropped instead is closed.
     fn keep(&mut self, line: Self::Line, now: Instant);
+    /// What makes the connection have another turn, from whatever thread.
+    fn waker(&mut self) -> Waker;
     /// Says once in a while that the system refuses what is needed.
     fn complain_of_shortage(&mut self, id: UpstreamId, error: &io::Error, now: Instant);
 }
@@ -177,6 +180,7 @@ impl<L> Awake<L> {
                     Some(moved) => bytes += moved,
                 },
                 Next::Connect { to, pooled } => self.connect(hands, to, pooled, now),
+                Next::Queue(ticket) => ticket.wake_by(hands.waker()),
                 Next::Release { keep } => self.release(hands, keep, now),
                 Next::Report(record) => {
                     exchanges += 1;

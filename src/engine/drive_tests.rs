@@ -104,6 +104,10 @@ impl Hands for Hand {
 
     fn keep(&mut self, _: Wire, _: Instant) {}
 
+    fn waker(&mut self) -> std::task::Waker {
+        std::task::Waker::noop().clone()
+    }
+
     fn complain_of_shortage(&mut self, _: UpstreamId, error: &io::Error, _: Instant) {
         panic!("{error}");
     }

@@ -496,6 +496,10 @@ impl Hands for Hand<'_, '_> {
         drop(self.hub.shelf(self.core).idle.put(line.upstream, now, line, |_| ()));
     }
 
+    fn waker(&mut self) -> Waker {
+        self.cx.waker().clone()
+    }
+
     fn complain_of_shortage(&mut self, id: UpstreamId, error: &io::Error, now: Instant) {
         self.hub.complain_of_shortage(id, error, now);
     }

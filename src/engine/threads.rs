@@ -5,12 +5,14 @@
 //! the next one that is ready. So two workers serve any number of clients that are idle, slow or
 //! hostile. Not here: what a turn does (`drive.rs`).
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
 use threadpool::ThreadPool;
@@ -51,6 +53,7 @@ pub struct Threads {
 
 /// What the workers share.
 struct Shared {
+    me: Weak<Shared>,
     room: WaitingRoom,
     state: Arc<ProxyState>,
     places: Slab<Place>,
@@ -59,6 +62,7 @@ struct Shared {
     pipes: Arc<Pipes>,
     spares: Spares<Line>,
     wheel: Wheel<Due>,
+    woken: Woken,
     is_sweeping: AtomicBool,
     shortage: Lock<Seldom>,
 }
@@ -84,6 +88,50 @@ struct Seated {
 struct Hand<'a> {
     shared: &'a Shared,
     key: Key,
+}
+
+/// Sessions that were woken by what others did, not by their sockets.
+#[derive(Default)]
+struct Woken {
+    keys: Lock<Vec<Key>>,
+    /// Whether there is one; spares the lock.
+    is_any: AtomicBool,
+}
+
+impl Woken {
+    fn add(&self, key: Key) {
+        self.keys.lock().push(key);
+        self.is_any.store(true, Ordering::Release);
+    }
+
+    fn take(&self) -> Vec<Key> {
+        if !self.is_any.load(Ordering::Acquire) {
+            return Vec::new();
+        }
+        self.is_any.store(false, Ordering::Release);
+        std::mem::take(&mut *self.keys.lock())
+    }
+}
+
+thread_local! {
+    /// Whether this thread is a worker: it looks at the woken before it waits.
+    static IS_WORKER: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Wakes the session on one seat.
+struct Wakes {
+    shared: Weak<Shared>,
+    key: Key,
+}
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        let Some(shared) = self.shared.upgrade() else { return };
+        shared.woken.add(self.key);
+        if !IS_WORKER.get() {
+            shared.room.nudge();
+        }
+    }
 }
 
 /// Who uses an upstream connection, and which upstream it is to.
@@ -146,16 +194,19 @@ impl Threads {
         lines: usize,
         now: Instant,
     ) -> io::Result<Self> {
-        let config = &state.config;
-        let (most_idle, oldest) = (config.limits.pool, config.timeouts.pool);
-        let shared = Arc::new(Shared {
-            room: WaitingRoom::new()?,
+        let (most_idle, oldest) = (state.config.limits.pool, state.config.timeouts.pool);
+        let upstreams = state.config.upstreams.len();
+        let room = WaitingRoom::new()?;
+        let shared = Arc::new_cyclic(|me| Shared {
+            me: me.clone(),
+            room,
             places: Slab::new(places),
             lines: Arc::new(Slab::new(lines)),
-            idle: Pool::new(config.upstreams.len(), most_idle, oldest),
+            idle: Pool::new(upstreams, most_idle, oldest),
             pipes: Pipes::new(lines),
             spares: Spares::default(),
             wheel: Wheel::new(now),
+            woken: Woken::default(),
             is_sweeping: AtomicBool::new(false),
             shortage: Lock::default(),
             state,
@@ -240,6 +291,7 @@ impl Drop for Threads {
 
 impl Shared {
     fn work(&self) {
+        IS_WORKER.set(true);
         let mut events = Events::default();
         // Room for what comes up in quiet times, so that nothing is allocated for it later.
         let mut due = Vec::with_capacity(DUE_AT_ONCE);
@@ -270,6 +322,8 @@ impl Shared {
                     self.signal(key, WAKE, now, &mut again);
                 }
             }
+            // Those that are woken meanwhile have no event to come.
+            again.extend(self.woken.take());
         }
     }
 
@@ -543,6 +597,10 @@ impl Hands for Hand<'_> {
 
     fn keep(&mut self, line: Line, now: Instant) {
         self.shared.keep(line, self.key, now);
+    }
+
+    fn waker(&mut self) -> Waker {
+        Waker::from(Arc::new(Wakes { shared: self.shared.me.clone(), key: self.key }))
     }
 
     fn complain_of_shortage(&mut self, id: UpstreamId, error: &io::Error, now: Instant) {

@@ -28,6 +28,7 @@ const SHORTAGE_DOUBLINGS: u32 = 3;
 /// | `Grace`    | the drain began               | closed without a word                                |
 /// | `Head`     | its first byte                | 408                                                  |
 /// | `Shortage` | we were short of descriptors  | the connect is tried again; 503 after the time of one |
+/// | `Queue`    | every upstream was full       | 503                                                  |
 /// | `Connect`  | the connect was asked for     | the next address, then the next upstream             |
 /// | `Response` | the request was out           | 504                                                  |
 /// | `Progress` | the last byte moved           | 408 or 504, whoever stalls; abort if answered        |
@@ -40,6 +41,7 @@ pub enum Timeout {
     Grace,
     Head,
     Shortage,
+    Queue,
     Connect,
     Response,
     Progress,
@@ -60,6 +62,7 @@ impl Session {
             Timeout::Grace => self.since + DRAIN_GRACE,
             Timeout::Head => self.since + timeouts.head,
             Timeout::Shortage => self.since + self.shortage_pause(),
+            Timeout::Queue => self.since + timeouts.queue,
             Timeout::Connect => self.since + timeouts.connect,
             Timeout::Response => self.since + timeouts.response,
             Timeout::Progress => last_moved + timeouts.progress,
@@ -99,6 +102,7 @@ impl Session {
         let output_is_out = self.upstream.is_flushed() || self.upstream.deaf;
         match (&self.request_leg, &self.response_leg) {
             (RequestLeg::Tunnel, _) => Timeout::Tunnel,
+            (_, ResponseLeg::Head(_)) if self.link == Link::Queued => Timeout::Queue,
             (_, ResponseLeg::Head(_)) if self.link == Link::Connecting => Timeout::Connect,
             (_, ResponseLeg::Head(_)) if self.link == Link::Short => Timeout::Shortage,
             (RequestLeg::Body(_), ResponseLeg::Head(_))
@@ -121,6 +125,7 @@ impl Session {
                 self.refuse_head(Reject::with(408, "the request head took too long"), now);
             }
             Timeout::Shortage => self.connect_again(now),
+            Timeout::Queue => self.overloaded("no upstream had room in time"),
             Timeout::Connect => {
                 self.connect_timed_out(now);
             }

@@ -7,6 +7,7 @@ use crate::http1::body::{Encoder, Transfer};
 use crate::http1::head::Search;
 use crate::http1::rewrite::HostSlot;
 use crate::http1::{Request, Response};
+use crate::upstream::queue::Waiting;
 use crate::upstream::{InFlight, UpstreamId};
 
 /// From the client to the upstream.
@@ -55,6 +56,8 @@ pub(super) struct Exchange {
     pub started: Instant,
     /// The upstream it is with.
     pub choice: Option<InFlight>,
+    /// Its place in the queue of those that wait for one.
+    pub queued: Option<Waiting>,
     /// Upstreams that failed it.
     pub tried: Vec<UpstreamId>,
     /// Upstreams chosen.
@@ -99,6 +102,7 @@ impl Exchange {
             client,
             started: now,
             choice: None,
+            queued: None,
             tried: Vec::new(),
             attempts: 0,
             addresses_timed_out: 0,

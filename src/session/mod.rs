@@ -24,6 +24,7 @@ use crate::buffer::Buffer;
 use crate::http1::head::Search;
 use crate::state::ProxyState;
 use crate::upstream::Upstream;
+use crate::upstream::queue::Ticket;
 
 pub use deadline::Timeout;
 pub use record::{Outcome, Record};
@@ -67,6 +68,9 @@ pub enum Next {
         /// waiting. If not, or if there is none, it has to be a new one.
         pooled: bool,
     },
+    /// Every upstream is busy. Wake this session by the ticket when one has room for it. Then
+    /// `Transfer` until that is so.
+    Queue(Arc<Ticket>),
     /// Detach the upstream connection, or withdraw the connect under way.
     Release {
         /// Whether it may be used again, by any session.
@@ -199,6 +203,8 @@ enum Link {
     None,
     /// Our own shortage has prevented the connect; it will be tried again.
     Short,
+    /// Every upstream is full; there is a place in the queue.
+    Queued,
     Connecting,
     Open {
         reused: bool,
@@ -246,6 +252,8 @@ pub struct Session {
     release: Option<bool>,
     report: Option<Record>,
     connect: Option<(Arc<Upstream>, bool)>,
+    /// Whether the driver knows the place in the queue, if there is one.
+    is_queue_told: bool,
     /// What is waited for, and since when.
     waiting: Timeout,
     since: Instant,
@@ -272,6 +280,7 @@ impl Session {
             release: None,
             report: None,
             connect: None,
+            is_queue_told: true,
             waiting: Timeout::Idle,
             since: now,
             moved: now,
@@ -337,6 +346,12 @@ impl Session {
         }
         if let Some((to, pooled)) = self.connect.take() {
             return Some(Next::Connect { to, pooled });
+        }
+        if !std::mem::replace(&mut self.is_queue_told, true)
+            && let Some(waiting) =
+                self.exchange.as_ref().and_then(|exchange| exchange.queued.as_ref())
+        {
+            return Some(Next::Queue(waiting.ticket()));
         }
         match self.phase {
             Phase::Closed { abort } => Some(Next::Close { abort }),

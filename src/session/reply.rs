@@ -55,6 +55,9 @@ impl Session {
 
     /// Detaches the upstream connection for good, or withdraws the connect.
     pub(super) fn drop_link(&mut self) {
+        if self.link == Link::Queued {
+            self.leave_queue();
+        }
         if self.link != Link::None {
             self.link = Link::None;
             self.release = Some(false);

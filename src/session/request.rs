@@ -16,11 +16,16 @@ use crate::http1::rewrite::{self, RequestRules};
 use crate::http1::{BadBody, Framing, Method, Reject, Request, Version};
 use crate::limit::WINDOW;
 use crate::upstream::health::Seen;
-use crate::upstream::{InFlight, TRIAL_INTERVAL};
+use crate::upstream::queue::Standing;
+use crate::upstream::{InFlight, NoChoice, TRIAL_INTERVAL};
 use crate::who;
 
 /// Seconds after which a request that met our own shortage may be tried again.
 const RETRY_AFTER_SHORTAGE: u64 = 1;
+/// Seconds after which a request that found every upstream full may be tried again.
+const RETRY_AFTER_OVERLOAD: u64 = 1;
+
+const TOO_MANY_WAIT: &str = "every upstream is busy, and too many requests wait";
 
 pub(super) fn head_limits(limits: &Limits) -> HeadLimits {
     HeadLimits { line: limits.request_line, head: limits.head, fields: limits.fields }
@@ -212,11 +217,10 @@ impl Session {
     /// Chooses an upstream that was not tried, or answers that there is none.
     pub(super) fn choose(&mut self, now: Instant) {
         let Some(exchange) = &mut self.exchange else { return };
-        if let Some(choice) = self.state.upstreams.pick(&exchange.tried, now) {
-            exchange.attempts += 1;
-            exchange.addresses_timed_out = 0;
-            let pooled = choice.upstream().may_reuse(now);
-            return self.attempt(choice, pooled, now);
+        match self.state.upstreams.pick(&exchange.tried, now) {
+            Ok(choice) => return self.go_on_with(choice, now),
+            Err(NoChoice::Full) => return self.wait_for_room(now),
+            Err(NoChoice::Nobody) => (),
         }
         if exchange.attempts > 0 {
             let why = exchange.last_failure;
@@ -226,6 +230,57 @@ impl Session {
             let reject = Reject::with(503, "no upstream is up");
             self.answer(reject, Some(wait.as_secs().max(1)));
         }
+    }
+
+    /// An upstream was chosen that this exchange has not tried.
+    fn go_on_with(&mut self, choice: InFlight, now: Instant) {
+        let Some(exchange) = &mut self.exchange else { return };
+        exchange.attempts += 1;
+        exchange.addresses_timed_out = 0;
+        let pooled = choice.upstream().may_reuse(now);
+        self.attempt(choice, pooled, now);
+    }
+
+    /// Every upstream has as many requests as it may: this one waits, unless too many do.
+    fn wait_for_room(&mut self, now: Instant) {
+        let Some(exchange) = &mut self.exchange else { return };
+        // Room at the one that has failed is for others.
+        exchange.choice = None;
+        exchange.queued = self.state.upstreams.wait_for_room(exchange.client, &exchange.tried, now);
+        if exchange.queued.is_none() {
+            return self.overloaded(TOO_MANY_WAIT);
+        }
+        self.link = Link::Queued;
+        self.is_queue_told = false;
+        self.response_leg = ResponseLeg::Head(Default::default());
+    }
+
+    /// Looks what has become of the place in the queue. Returns whether anything has changed.
+    pub(super) fn settle_queue(&mut self, now: Instant) -> bool {
+        if self.link != Link::Queued {
+            return false;
+        }
+        let waiting = self.exchange.as_ref().and_then(|exchange| exchange.queued.as_ref());
+        match waiting.map(|waiting| waiting.standing()) {
+            Some(Standing::Waiting) => return false,
+            Some(Standing::Chosen(choice)) => {
+                self.leave_queue();
+                self.go_on_with(choice, now);
+            }
+            Some(Standing::Refused) | None => self.overloaded(TOO_MANY_WAIT),
+        }
+        true
+    }
+
+    pub(super) fn leave_queue(&mut self) {
+        self.link = Link::None;
+        drop(self.exchange.as_mut().and_then(|exchange| exchange.queued.take()));
+    }
+
+    /// More is asked for than the upstreams can do. Whoever is told so soon can turn elsewhere.
+    pub(super) fn overloaded(&mut self, why: &'static str) {
+        self.state.tally.shed.add_one();
+        self.answer(Reject::with(503, why), Some(RETRY_AFTER_OVERLOAD));
     }
 
     /// Asks for a connection on which all of the request will be sent.
@@ -276,7 +331,7 @@ impl Session {
             return false;
         }
         exchange.tried.push(id);
-        let Some(choice) = self.state.upstreams.pick(&exchange.tried, now) else {
+        let Ok(choice) = self.state.upstreams.pick(&exchange.tried, now) else {
             exchange.tried.pop();
             return false;
         };
@@ -313,8 +368,12 @@ impl Session {
     pub(super) fn upstream_failed(&mut self, failure: Failure, now: Instant) {
         let reused = matches!(self.link, Link::Open { reused: true });
         self.drop_link();
-        if failure == Failure::Lost && !reused {
-            self.loss(now);
+        match failure {
+            Failure::Lost if !reused => self.loss(now),
+            Failure::Late if self.state.config.health.eject_after.is_some() => {
+                self.observe(Seen::TooLate, now);
+            }
+            _ => (),
         }
         self.retry_or_give_up(failure, reused, now);
     }
@@ -379,7 +438,7 @@ impl Session {
     /// Tells what was seen of the upstream that was chosen.
     pub(super) fn observe(&self, seen: Seen, now: Instant) {
         if let Some(choice) = self.exchange.as_ref().and_then(|exchange| exchange.choice.as_ref()) {
-            self.state.upstreams.observe(choice.upstream().id(), seen, now);
+            self.state.upstreams.observe_choice(choice, seen, now);
         }
     }
 }

@@ -11,6 +11,13 @@ use crate::http1::body::{Decoder, Encoder, Flow, Transfer};
 use crate::http1::head::{self, HeadLimits, ResponseHead, Search};
 use crate::http1::rewrite::{self, ResponseRules};
 use crate::http1::{BadBody, BadResponse, Framing, Version};
+use crate::upstream::health::Seen;
+
+/// Whether a status tells of a fault of the server's own, and not of a request that it cannot or will
+/// not serve.
+fn is_own_fault(status: u16) -> bool {
+    status >= 500 && !matches!(status, 501 | 505)
+}
 
 impl Session {
     /// Looks at what the upstream has said. Returns whether anything has changed.
@@ -140,12 +147,16 @@ impl Session {
         limits: HeadLimits,
         now: Instant,
     ) {
+        let counts_errors = self.state.config.health.eject_after.is_some();
         let Some(exchange) = &mut self.exchange else { return };
         exchange.response = Some(response);
         exchange.status = response.status;
         exchange.persists = rules.persists;
         exchange.sent_to_client = 0;
-        let served = exchange.choice.as_ref().map(|choice| choice.served());
+        let served = exchange.choice.as_ref().map(|choice| match response.status {
+            status if counts_errors && is_own_fault(status) => Seen::ServerError(status),
+            _ => choice.served(),
+        });
         self.upstream.output.let_go();
         if self.upstream.deaf && !matches!(self.request_leg, RequestLeg::Done) {
             self.request_leg = RequestLeg::Cut;

@@ -59,7 +59,7 @@ impl Session {
             RequestLeg::Tunnel => return self.relay_tunnel(now),
             RequestLeg::Body(_) | RequestLeg::Done | RequestLeg::Cut => (),
         }
-        let moved_in = self.relay_request(now);
+        let moved_in = self.relay_request(now) | self.settle_queue(now);
         if self.phase != Phase::Open {
             return true;
         }

@@ -18,6 +18,10 @@ pub enum Seen {
     Served,
     /// A real request that was sent to an ejected upstream to try it got a response head.
     TrialServed,
+    /// A real request got a response head with this status, which tells of the upstream's own fault.
+    ServerError(u16),
+    /// A real request got no response head in time.
+    TooLate,
     /// A probe got this failing status.
     BadStatus(u16),
     /// A probe was connected and got no answer, or none that is HTTP.
@@ -38,6 +42,9 @@ pub struct HealthRules {
     pub rise: u32,
     /// Bad observations that eject one that is up.
     pub fall: u32,
+    /// Errors and late answers to real requests that eject one that is up; `None`: they count as
+    /// answers.
+    pub eject_after: Option<u32>,
 }
 
 /// A turn of the state, with the observation that made it: the log line and the metric say why.
@@ -49,10 +56,26 @@ pub enum Change {
     Restored(Seen),
 }
 
+/// Why an upstream is ejected, which decides what restores it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    /// It is not there, or not well: its probes or connections fail.
+    Unreachable,
+    /// It is there, and fails the requests that are sent to it. Its probes say nothing about that.
+    Failing,
+}
+
+/// Good answers in a row to requests that try it that restore one that failed requests.
+pub const GOOD_TRIALS: u32 = 3;
+
 /// The state of one upstream. Starts `up`: a balancer that knows nothing yet must serve.
 #[derive(Debug, Default)]
 pub struct Health {
-    ejected: bool,
+    ejected: Option<Fault>,
+    /// Errors and late answers since the last good answer.
+    errors: u32,
+    /// Good answers in a row to requests that tried it while ejected.
+    good_trials: u32,
     /// Bad statuses since the last good probe. Real requests may succeed all the while.
     bad_probes: u32,
     /// Connections lost since the last good answer.
@@ -64,21 +87,27 @@ pub struct Health {
 impl Health {
     /// Whether an answer to a real request could change anything.
     pub fn is_doubted(&self) -> bool {
-        self.losses > 0 || self.ejected
+        self.losses > 0 || self.errors > 0 || !self.is_up()
     }
 
     /// Whether the upstream may be chosen.
     pub fn is_up(&self) -> bool {
-        !self.ejected
+        self.ejected.is_none()
+    }
+
+    /// Whether it is ejected because it fails requests: then only requests restore it.
+    pub fn fails_requests(&self) -> bool {
+        self.ejected == Some(Fault::Failing)
     }
 
     /// Takes one observation into account. Returns the change if this observation made one.
     ///
     /// | seen           | while up                                | while ejected            |
     /// |----------------|-----------------------------------------|--------------------------|
-    /// | `ProbePassed`  | forget earlier bad ones                 | `rise` in a row restore  |
-    /// | `Served`       | forget losses                           | –                        |
-    /// | `TrialServed`  | forget losses                           | restores at once         |
+    /// | `ProbePassed`  | forget earlier bad ones                 | `rise` in a row restore, unless it fails requests |
+    /// | `Served`       | forget losses and errors                | –                        |
+    /// | `TrialServed`  | forget losses and errors                | restores at once; one that fails requests, `GOOD_TRIALS` in a row |
+    /// | `ServerError`, `TooLate` | `eject_after` in a row eject: it fails requests | forget earlier good ones |
     /// | `BadStatus`, `ProbeUnanswered` | `fall` bad ones, of any kind, eject | forget earlier good ones |
     /// | `Broken`       | `fall` bad ones, of any kind, eject     | forget earlier good ones |
     /// | `NoConnection`, `ConnectTimedOut` | ejects at once       | forget earlier good ones |
@@ -86,14 +115,18 @@ impl Health {
     /// `NoConnection` ejects whatever `fall` says: the next request would meet the same closed
     /// door. `TrialServed` restores whatever `rise` says: without probes nobody else would look
     /// again soon. `Served` says nothing about probes: an upstream that answers requests with 500
-    /// serves them.
+    /// serves them, unless the operator has decided that it does not (`eject_after`).
     pub fn observe(&mut self, seen: Seen, rules: &HealthRules) -> Option<Change> {
         match seen {
             Seen::ProbePassed => {
                 (self.bad_probes, self.losses) = (0, 0);
-                self.good_probes += u32::from(self.ejected);
+                self.good_probes += u32::from(!self.is_up());
             }
-            Seen::Served | Seen::TrialServed => self.losses = 0,
+            Seen::Served | Seen::TrialServed => {
+                (self.losses, self.errors) = (0, 0);
+                self.good_trials += u32::from(!self.is_up() && seen == Seen::TrialServed);
+            }
+            Seen::ServerError(_) | Seen::TooLate => self.errors = self.errors.saturating_add(1),
             Seen::BadStatus(_) | Seen::ProbeUnanswered => {
                 self.bad_probes = self.bad_probes.saturating_add(1);
             }
@@ -101,18 +134,30 @@ impl Health {
             Seen::NoConnection | Seen::ConnectTimedOut => (),
         }
         if !matches!(seen, Seen::ProbePassed | Seen::Served | Seen::TrialServed) {
-            self.good_probes = 0;
+            (self.good_probes, self.good_trials) = (0, 0);
         }
-        let turns = match (self.ejected, seen) {
-            (false, Seen::NoConnection | Seen::ConnectTimedOut) => true,
-            (false, _) => self.bad_probes.saturating_add(self.losses) >= rules.fall,
-            (true, Seen::TrialServed) => true,
-            (true, _) => self.good_probes >= rules.rise,
+        let Some(fault) = self.ejected else {
+            let fault = self.fault(seen, rules)?;
+            *self = Health { ejected: Some(fault), ..Health::default() };
+            return Some(Change::Ejected(seen));
         };
-        turns.then(|| {
-            *self = Health { ejected: !self.ejected, ..Health::default() };
-            if self.ejected { Change::Ejected(seen) } else { Change::Restored(seen) }
+        let is_well = match fault {
+            Fault::Unreachable => seen == Seen::TrialServed || self.good_probes >= rules.rise,
+            Fault::Failing => self.good_trials >= GOOD_TRIALS,
+        };
+        is_well.then(|| {
+            *self = Health::default();
+            Change::Restored(seen)
         })
+    }
+
+    /// What is wrong with one that is up, after `seen`.
+    fn fault(&self, seen: Seen, rules: &HealthRules) -> Option<Fault> {
+        let has_no_door = matches!(seen, Seen::NoConnection | Seen::ConnectTimedOut);
+        if has_no_door || self.bad_probes.saturating_add(self.losses) >= rules.fall {
+            return Some(Fault::Unreachable);
+        }
+        rules.eject_after.is_some_and(|most| self.errors >= most).then_some(Fault::Failing)
     }
 }
 
@@ -122,6 +167,10 @@ impl fmt::Display for Seen {
             Seen::ProbePassed => write!(f, "a probe passed"),
             Seen::Served => write!(f, "it answered a request"),
             Seen::TrialServed => write!(f, "it answered a trial request"),
+            Seen::ServerError(status) => {
+                write!(f, "it fails one request after the other, the last one with {status}")
+            }
+            Seen::TooLate => write!(f, "it does not answer requests in time"),
             Seen::BadStatus(status) => write!(f, "a probe got status {status}"),
             Seen::ProbeUnanswered => write!(f, "a probe got no HTTP answer in time"),
             Seen::Broken => write!(f, "it broke off connections without an answer"),
@@ -135,11 +184,11 @@ impl fmt::Display for Seen {
 mod tests {
     use super::*;
 
-    const RULES: HealthRules = HealthRules { rise: 2, fall: 3 };
+    const RULES: HealthRules = HealthRules { rise: 2, fall: 3, eject_after: Some(4) };
 
     /// Each row: what is seen, one letter an observation (p = probe passed, s = served, t = trial
-    /// served, 5 = status 500, b = broken, x = no connection), and the state after each (U = up, e
-    /// = ejected).
+    /// served, 5 = a probe got 500, b = broken, x = no connection, E = a request got 500, l = it was
+    /// answered too late), and the state after each (U = up, e = ejected).
     #[test]
     fn states_follow_observations() {
         for (seen, states) in [
@@ -154,6 +203,14 @@ mod tests {
             ("xp5pp", "eeeeU"), // one good probe does not restore
             ("xssss", "eeeee"), // nor does any number of late answers
             ("xt", "eU"),       // an answer to a request that was sent to try it does
+            ("EElE", "UUUe"),
+            ("EEEsEEEE", "UUUUUUUe"), // a good answer in between starts the count again
+            ("EEEpE", "UUUUe"),       // a good probe says nothing about requests
+            ("EEEEppp", "UUUeeee"),   // and does not restore one that fails them
+            ("EEEEsss", "UUUeeee"),   // nor do late answers
+            ("EEEEttt", "UUUeeeU"),   // requests that try it do
+            ("EEEEttEttt", "UUUeeeeeeU"),
+            ("EEbb", "UUUU"), // each kind has its own count
         ] {
             let mut health = Health::default();
             let got: String = seen.chars().map(|c| step(&mut health, c)).collect();
@@ -177,6 +234,8 @@ mod tests {
             's' => Seen::Served,
             't' => Seen::TrialServed,
             'b' => Seen::Broken,
+            'E' => Seen::ServerError(500),
+            'l' => Seen::TooLate,
             '5' => Seen::BadStatus(500),
             _ => Seen::NoConnection,
         };

@@ -2,24 +2,31 @@
 //!
 //! The live list is a `Mutex` around one `Arc`; it is locked to clone or to replace that `Arc`, never
 //! while choosing and never across I/O. Not here: connections (`engine/`), when to probe
-//! (`health_check/`), the rule by which the state turns (`health.rs`).
+//! (`health_check/`), the rule by which the state turns (`health.rs`), who waits for room (`queue.rs`).
 
 pub mod balance;
 pub mod health;
+pub mod queue;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::config::{Authority, Config};
 use crate::lock::Lock;
 use balance::{Balance, Candidates};
 use health::{Change, Health, HealthRules, Seen};
+use queue::{Queue, Waiting};
 
-/// How long an ejected upstream is left alone before one real request tries it, with probes off.
+/// How long an ejected upstream is left alone before one real request tries it, if no probe can
+/// restore it. One that fails requests is left alone for twice as long each time.
 pub const TRIAL_INTERVAL: Duration = Duration::from_secs(10);
+/// How often that time is doubled: up to 320 s.
+const DOUBLINGS: u32 = 5;
+/// The time between two requests that try one that failed requests, once the first was served.
+const TRICKLE: Duration = Duration::from_secs(1);
 
 /// How long the connections of an upstream are not used again after it sent bytes that nobody asked
 /// for. Longer than any of them may be idle, so that none of those made before is ever used again.
@@ -41,6 +48,7 @@ pub struct Upstream {
     /// Where in `addresses` a connect begins: behind the one that failed last.
     first_address: AtomicUsize,
     in_flight: AtomicUsize,
+    bound: Option<Bound>,
     is_up: AtomicBool,
     /// Whether a `Served` could change anything; spares the lock on every good answer.
     is_doubted: AtomicBool,
@@ -49,20 +57,66 @@ pub struct Upstream {
     condition: Lock<Condition>,
 }
 
+/// How many exchanges an upstream may have at a time.
+#[derive(Clone)]
+struct Bound {
+    most: usize,
+    /// Those that wait for room, at any upstream.
+    queue: Arc<Queue>,
+    /// How ejected ones are chosen when nobody is live; `None`: they are not.
+    when_none_live: Option<Chosen>,
+    live: Arc<AtomicUsize>,
+}
+
 /// What is known of an upstream's health.
 #[derive(Default)]
 struct Condition {
     health: Health,
-    /// When a real request may try it; only while it is ejected and probes are off.
+    /// When a real request may try it; only while it is ejected and no probe can restore it.
     trial_at: Option<Instant>,
+    /// How often in a row it has failed requests again soon after it was tried or restored.
+    relapses: u32,
+    restored_at: Option<Instant>,
     /// Until when its connections are not used again.
     distrusted_until: Option<Instant>,
-    /// When it was last said that it breaks off connections and is not ejected.
+    /// When it was last said that it fails requests and is not ejected.
     warned_at: Option<Instant>,
 }
 
+impl Condition {
+    /// How long it is left alone before requests try it.
+    fn pause(&self) -> Duration {
+        let doublings = if self.health.fails_requests() { self.relapses.min(DOUBLINGS) } else { 0 };
+        TRIAL_INTERVAL * (1 << doublings)
+    }
+
+    /// It has failed again: it is left alone for longer.
+    fn put_off(&mut self, now: Instant) {
+        self.relapses = self.relapses.saturating_add(1);
+        self.trial_at = Some(now + self.pause());
+    }
+
+    /// It is ejected. `trials`: requests try it in any case, because nobody else does.
+    fn ejected(&mut self, trials: bool, now: Instant) {
+        let is_relapse = self.restored_at.is_some_and(|at| now < at + self.pause());
+        self.relapses = if is_relapse { self.relapses.saturating_add(1) } else { 0 };
+        let is_tried = trials || self.health.fails_requests();
+        self.trial_at = is_tried.then(|| now + self.pause());
+    }
+
+    /// A request that tried it was served, and that was not enough yet.
+    fn try_again_soon(&mut self, now: Instant) {
+        self.trial_at = Some(now + TRICKLE);
+    }
+}
+
 impl Upstream {
-    fn new(id: UpstreamId, authority: Authority, addresses: Vec<SocketAddr>) -> Self {
+    fn new(
+        id: UpstreamId,
+        authority: Authority,
+        addresses: Vec<SocketAddr>,
+        bound: Option<Bound>,
+    ) -> Self {
         Upstream {
             id,
             name: authority.to_string(),
@@ -70,6 +124,7 @@ impl Upstream {
             addresses: Lock::new(addresses.into()),
             first_address: AtomicUsize::new(0),
             in_flight: AtomicUsize::new(0),
+            bound,
             is_up: AtomicBool::new(true),
             is_doubted: AtomicBool::new(false),
             is_distrusted: AtomicBool::new(false),
@@ -129,17 +184,13 @@ impl Upstream {
         }
     }
 
-    /// Says once in a while that it loses requests, and stays.
-    fn warn_of_losses(&self, now: Instant) {
+    /// Says once in a while that it fails requests, and stays.
+    fn warn_of(&self, seen: Seen, stays: &str, now: Instant) {
         let mut condition = self.condition.lock();
         let is_due = condition.warned_at.is_none_or(|at| now >= at + WARNING_PAUSE);
         if is_due {
             condition.warned_at = Some(now);
-            log::warn!(
-                "upstream {} breaks off connections without an answer; it is the last one live, so \
-                 it is not ejected",
-                self.name
-            );
+            log::warn!("upstream {}: {seen}; {stays}, so it is not ejected", self.name);
         }
     }
 
@@ -165,10 +216,34 @@ impl Upstream {
         }
     }
 
-    /// Counts one more exchange until the guard is dropped.
-    fn begin(self: &Arc<Self>, chosen: Chosen) -> InFlight {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
-        InFlight { upstream: self.clone(), chosen }
+    /// Counts one more exchange until the guard is dropped. `None`: it has as many as it may.
+    fn begin(self: &Arc<Self>, chosen: Chosen) -> Option<InFlight> {
+        let order = Ordering::SeqCst;
+        if let Some(Bound { most, .. }) = &self.bound {
+            // Never more, not even for a moment: whoever looks then would find no room.
+            let more = |count| (count < *most).then_some(count + 1);
+            self.in_flight.fetch_update(order, order, more).ok()?;
+        } else {
+            self.in_flight.fetch_add(1, order);
+        }
+        Some(InFlight { upstream: self.clone(), chosen })
+    }
+
+    /// Gives the room that it has to those that wait for it.
+    fn serve_queue(self: &Arc<Self>) {
+        let Some(Bound { queue, live, when_none_live, .. }) = &self.bound else { return };
+        if queue.len() == 0 {
+            return;
+        }
+        let is_anybody_live = live.load(Ordering::SeqCst) > 0;
+        let chosen = match (self.is_up(), is_anybody_live) {
+            (true, _) => Some(Chosen::Live),
+            (false, true) => None,
+            (false, false) => *when_none_live,
+        };
+        if let Some(chosen) = chosen {
+            queue.hand_over(self.id, || self.begin(chosen));
+        }
     }
 }
 
@@ -208,8 +283,18 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.upstream.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.upstream.in_flight.fetch_sub(1, Ordering::SeqCst);
+        self.upstream.serve_queue();
     }
+}
+
+/// Why nobody was chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoChoice {
+    /// There is nobody who was not tried, or nobody who may be.
+    Nobody,
+    /// All of those have as many exchanges as they may, or others wait for them already.
+    Full,
 }
 
 /// All upstreams, and the live list.
@@ -221,8 +306,10 @@ pub struct Upstreams {
     /// Whether real requests try ejected upstreams, because no probe does.
     trials: bool,
     fail_open: bool,
+    /// What bounds each of them.
+    bound: Option<Bound>,
     ejected: AtomicUsize,
-    /// No trial is due before; spares most requests the look at all upstreams.
+    /// No trial is due before, or none at all; spares most requests the look at all upstreams.
     next_trial: Lock<Option<Instant>>,
     failed_open: AtomicU64,
 }
@@ -230,22 +317,37 @@ pub struct Upstreams {
 impl Upstreams {
     /// `addresses` belong to `config.upstreams`, in the same order; random policies draw from `seed`.
     pub fn new(config: &Config, addresses: Vec<Vec<SocketAddr>>, seed: u64) -> Self {
+        let trials = config.health.interval.is_none();
+        let fail_open = config.retry.fail_open;
+        let failing_open = if trials { Chosen::Trial } else { Chosen::FailOpen };
+        let bound = config.limits.in_flight.map(|most| Bound {
+            most,
+            queue: Arc::new(Queue::new(config.limits.queue)),
+            when_none_live: fail_open.then_some(failing_open),
+            live: Arc::new(AtomicUsize::new(config.upstreams.len())),
+        });
         let all: Arc<[Arc<Upstream>]> = config
             .upstreams
             .iter()
             .zip(addresses)
             .enumerate()
             .map(|(i, (authority, addresses))| {
-                Arc::new(Upstream::new(UpstreamId(i), authority.clone(), addresses))
+                let id = UpstreamId(i);
+                Arc::new(Upstream::new(id, authority.clone(), addresses, bound.clone()))
             })
             .collect();
         Upstreams {
             live: Lock::new(all.clone()),
             all,
             balance: balance::of_policy(config.policy, seed),
-            rules: HealthRules { rise: config.health.rise, fall: config.health.fall },
-            trials: config.health.interval.is_none(),
-            fail_open: config.retry.fail_open,
+            rules: HealthRules {
+                rise: config.health.rise,
+                fall: config.health.fall,
+                eject_after: config.health.eject_after,
+            },
+            trials,
+            fail_open,
+            bound,
             ejected: AtomicUsize::new(0),
             next_trial: Lock::default(),
             failed_open: AtomicU64::new(0),
@@ -268,22 +370,20 @@ impl Upstreams {
     }
 
     /// Chooses one that is not in `tried`: an ejected one whose trial is due, a live one, or,
-    /// failing those and if the operator allows it, an ejected one. `None`: nobody is left.
-    pub fn pick(&self, tried: &[UpstreamId], now: Instant) -> Option<InFlight> {
+    /// failing those and if the operator allows it, an ejected one.
+    pub fn pick(&self, tried: &[UpstreamId], now: Instant) -> Result<InFlight, NoChoice> {
         if let Some(trial) = self.due_trial(tried, now) {
-            return Some(trial);
+            return Ok(trial);
         }
         let live = self.live();
-        if let Some(chosen) = self.choose(&live, tried, Chosen::Live) {
-            return Some(chosen);
-        }
-        if !self.fail_open {
-            return None;
+        let chosen = self.choose(&live, tried, Chosen::Live);
+        if chosen.as_ref().err() != Some(&NoChoice::Nobody) || !self.fail_open {
+            return chosen;
         }
         let reason = if self.trials { Chosen::Trial } else { Chosen::FailOpen };
         let chosen = self.choose(&self.all, tried, reason)?;
         self.failed_open.fetch_add(1, Ordering::Relaxed);
-        Some(chosen)
+        Ok(chosen)
     }
 
     fn choose(
@@ -291,18 +391,49 @@ impl Upstreams {
         among: &[Arc<Upstream>],
         tried: &[UpstreamId],
         chosen: Chosen,
-    ) -> Option<InFlight> {
+    ) -> Result<InFlight, NoChoice> {
         let among = Candidates::new(among, tried);
-        (!among.is_empty())
-            .then(|| among.get(self.balance.pick(&among, !tried.is_empty())).begin(chosen))
+        if among.is_empty() {
+            return Err(NoChoice::Nobody);
+        }
+        if self.bound.as_ref().is_some_and(|bound| bound.queue.len() > 0) {
+            return Err(NoChoice::Full);
+        }
+        let first = self.balance.pick(&among, !tried.is_empty());
+        // Only one that has as many as it may is followed by another one.
+        let mut numbers = (first..among.len()).chain(0..first);
+        numbers.find_map(|number| among.get(number).begin(chosen)).ok_or(NoChoice::Full)
+    }
+
+    /// A request of `client` waits for one that is not in `tried` to have room. `None`: too many
+    /// wait already.
+    pub fn wait_for_room(
+        &self,
+        client: IpAddr,
+        tried: &[UpstreamId],
+        now: Instant,
+    ) -> Option<Waiting> {
+        let waiting = self.bound.as_ref()?.queue.join(client, tried, now);
+        // Some may have come free before it was known that somebody waits for it.
+        self.serve_queue();
+        waiting
+    }
+
+    /// Requests that wait for room.
+    pub fn waiting(&self) -> usize {
+        self.bound.as_ref().map_or(0, |bound| bound.queue.len())
+    }
+
+    fn serve_queue(&self) {
+        self.all.iter().take_while(|_| self.waiting() > 0).for_each(Upstream::serve_queue);
     }
 
     fn due_trial(&self, tried: &[UpstreamId], now: Instant) -> Option<InFlight> {
-        if !self.trials || self.ejected.load(Ordering::Relaxed) == 0 {
+        if self.ejected.load(Ordering::Relaxed) == 0 {
             return None;
         }
         let mut next_trial = self.next_trial.lock();
-        if next_trial.is_some_and(|at| at > now) {
+        if next_trial.is_none_or(|at| at > now) {
             return None;
         }
         let (mut due, mut next) = (None, None);
@@ -310,13 +441,14 @@ impl Upstreams {
             let mut condition = upstream.condition.lock();
             let Some(at) = &mut condition.trial_at else { continue };
             if due.is_none() && *at <= now && !tried.contains(&upstream.id) {
+                // Whoever tries it says sooner what came of it, or never.
                 *at = now + TRIAL_INTERVAL;
                 due = Some(upstream);
             }
             next = earlier(next, *at);
         }
         *next_trial = next;
-        Some(due?.begin(Chosen::Trial))
+        due?.begin(Chosen::Trial)
     }
 
     /// Takes into account what was seen of an upstream, by a probe or by a real request.
@@ -325,25 +457,36 @@ impl Upstreams {
         if seen == Seen::Served && !upstream.is_doubted.load(Ordering::Relaxed) {
             return;
         }
-        if seen == Seen::Broken && self.live().len() <= 1 {
-            // Perhaps it is the requests' fault, and there is nobody else.
-            return upstream.warn_of_losses(now);
+        // Perhaps it is the requests' fault; then all would be ejected one after the other.
+        let stays = match seen {
+            Seen::Broken if self.live().len() <= 1 => Some("it is the last one live"),
+            Seen::ServerError(_) | Seen::TooLate if self.is_half_ejected() => {
+                Some("no more than half of all are ejected for that")
+            }
+            _ => None,
+        };
+        if let Some(stays) = stays.filter(|_| upstream.is_up()) {
+            return upstream.warn_of(seen, stays, now);
         }
-        let change = {
+        let (change, trial_at) = {
             let mut condition = upstream.condition.lock();
             let change = condition.health.observe(seen, &self.rules);
             upstream.is_doubted.store(condition.health.is_doubted(), Ordering::Relaxed);
             upstream.is_up.store(condition.health.is_up(), Ordering::Release);
-            if let Some(Change::Ejected(_)) = change {
-                condition.trial_at = self.trials.then(|| now + TRIAL_INTERVAL);
+            match change {
+                Some(Change::Ejected(_)) => condition.ejected(self.trials, now),
+                Some(Change::Restored(_)) => {
+                    (condition.trial_at, condition.restored_at) = (None, Some(now));
+                }
+                None if seen == Seen::TrialServed && !condition.health.is_up() => {
+                    condition.try_again_soon(now);
+                }
+                None => (),
             }
-            change
+            (change, condition.trial_at)
         };
+        self.expect_trial(trial_at);
         let Some(change) = change else { return };
-        if let Change::Ejected(_) = change {
-            let mut next_trial = self.next_trial.lock();
-            *next_trial = earlier(*next_trial, now + TRIAL_INTERVAL);
-        }
         let live = self.renew_live_list();
         let of = self.all.len();
         match change {
@@ -355,6 +498,35 @@ impl Upstreams {
                 log::info!("upstream {} restored: {why}; {live} of {of} live", upstream.name);
             }
         }
+        self.serve_queue();
+    }
+
+    /// Takes into account what was seen of an upstream that was chosen for a request.
+    pub fn observe_choice(&self, choice: &InFlight, seen: Seen, now: Instant) {
+        self.observe(choice.upstream.id, seen, now);
+        let is_good = matches!(seen, Seen::Served | Seen::TrialServed);
+        if choice.chosen != Chosen::Trial || is_good || choice.upstream.is_up() {
+            return;
+        }
+        let trial_at = {
+            let mut condition = choice.upstream.condition.lock();
+            condition.put_off(now);
+            condition.trial_at
+        };
+        self.expect_trial(trial_at);
+    }
+
+    /// Whether one more that is ejected would make it more than half.
+    fn is_half_ejected(&self) -> bool {
+        2 * (self.ejected.load(Ordering::Relaxed) + 1) > self.all.len()
+    }
+
+    /// An upstream is to be tried then.
+    fn expect_trial(&self, at: Option<Instant>) {
+        if let Some(at) = at {
+            let mut next_trial = self.next_trial.lock();
+            *next_trial = earlier(*next_trial, at);
+        }
     }
 
     /// Builds the live list from the upstreams' states. Whoever comes last has seen every change
@@ -364,6 +536,9 @@ impl Upstreams {
         let mut live = self.live.lock();
         *live = self.all.iter().filter(|upstream| upstream.is_up()).cloned().collect();
         self.ejected.store(self.all.len() - live.len(), Ordering::Relaxed);
+        if let Some(bound) = &self.bound {
+            bound.live.store(live.len(), Ordering::SeqCst);
+        }
         live.len()
     }
 }
@@ -378,7 +553,7 @@ pub(crate) fn test_upstreams(count: usize) -> Vec<Arc<Upstream>> {
     (0..count)
         .map(|i| {
             let address = SocketAddr::from(([127, 0, 0, 1], 8000 + i as u16));
-            Arc::new(Upstream::new(UpstreamId(i), address.into(), vec![address]))
+            Arc::new(Upstream::new(UpstreamId(i), address.into(), vec![address], None))
         })
         .collect()
 }
@@ -400,7 +575,7 @@ mod tests {
 
     fn picks(upstreams: &Upstreams, tried: &[UpstreamId], now: Instant) -> Vec<usize> {
         let mut picks: Vec<_> = (0..6)
-            .filter_map(|_| upstreams.pick(tried, now).map(|p| p.upstream().id().0))
+            .filter_map(|_| upstreams.pick(tried, now).ok().map(|p| p.upstream().id().0))
             .collect();
         picks.sort_unstable();
         picks.dedup();
@@ -453,7 +628,7 @@ mod tests {
         upstreams.observe(UpstreamId(2), Seen::NoConnection, start);
         upstreams.observe(UpstreamId(1), Seen::NoConnection, after(4));
         let trial = |tried: &[UpstreamId], now| {
-            let choice = upstreams.pick(tried, now)?;
+            let choice = upstreams.pick(tried, now).ok()?;
             (choice.chosen() == Chosen::Trial).then(|| choice.upstream().id().0)
         };
         for (seconds, tried, expected) in [
@@ -476,6 +651,75 @@ mod tests {
         upstreams.observe(UpstreamId(1), Seen::TrialServed, after(41));
         assert_eq!(trial(&[], after(60)), Some(2));
         assert_eq!(trial(&[], after(60)), None, "the other one is live again");
+    }
+
+    /// When a trial comes, in seconds after the start, if each is answered so: `+` well, `-` not.
+    fn trials(answers: &str) -> Vec<u64> {
+        let start = Instant::now();
+        let upstreams = upstreams(2, |config| config.health.eject_after = Some(1));
+        upstreams.observe(UpstreamId(0), Seen::ServerError(500), start);
+        let mut answers = answers.chars();
+        let mut at = Vec::new();
+        for second in 0..2_000 {
+            let now = start + Duration::from_secs(second);
+            let choice = upstreams.pick(&[], now).unwrap();
+            if choice.chosen() != Chosen::Trial {
+                continue;
+            }
+            at.push(second);
+            let seen = match answers.next() {
+                Some('+') => choice.served(),
+                Some('-') => Seen::ServerError(500),
+                _ => break,
+            };
+            upstreams.observe_choice(&choice, seen, now);
+        }
+        at
+    }
+
+    #[test]
+    fn one_that_fails_requests_comes_back_by_a_trickle_and_is_left_alone_for_longer_each_time() {
+        assert_eq!(trials("+++"), [10, 11, 12], "then it is live, and there are no trials");
+        assert_eq!(trials("----"), [10, 30, 70, 150, 310], "twice as long each time");
+        assert_eq!(trials("------")[5..], [630, 950], "up to 320 s");
+        assert_eq!(trials("++-+++"), [10, 11, 12, 32, 33, 34], "three in a row restore it");
+    }
+
+    #[test]
+    fn one_that_fails_again_soon_after_it_came_back_is_left_alone_for_longer() {
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let upstreams = upstreams(2, |config| config.health.eject_after = Some(1));
+        let fail_and_return = |at: u64| {
+            upstreams.observe(UpstreamId(0), Seen::ServerError(500), after(at));
+            let mut seconds = at..;
+            let back = seconds.find(|second| {
+                let choice = upstreams.pick(&[], after(*second)).unwrap();
+                if choice.chosen() == Chosen::Trial {
+                    upstreams.observe_choice(&choice, choice.served(), after(*second));
+                }
+                upstreams.live().len() == 2
+            });
+            back.unwrap() - at
+        };
+        assert_eq!(fail_and_return(0), 12);
+        assert_eq!(fail_and_return(15), 22, "soon after it came back");
+        assert_eq!(fail_and_return(50), 42);
+        assert_eq!(fail_and_return(500), 12, "long after");
+    }
+
+    #[test]
+    fn errors_eject_no_more_than_half_and_probes_do_not_bring_those_back() {
+        let now = Instant::now();
+        let upstreams = upstreams(4, |config| config.health.eject_after = Some(2));
+        for id in [0, 1, 2, 3].repeat(3) {
+            upstreams.observe(UpstreamId(id), Seen::TooLate, now);
+        }
+        assert_eq!(picks(&upstreams, &[], now), [2, 3]);
+        upstreams.observe(UpstreamId(0), Seen::ProbePassed, now);
+        assert_eq!(picks(&upstreams, &[], now), [2, 3]);
+        upstreams.observe(UpstreamId(2), Seen::NoConnection, now);
+        assert_eq!(picks(&upstreams, &[], now), [3], "a closed door is another matter");
     }
 
     #[test]

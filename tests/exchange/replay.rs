@@ -186,6 +186,13 @@ impl World {
                 assert_eq!(wants.is_head_alone, *is_alone, "whether a head is alone");
             }
             Step::Why(why) => assert_eq!(self.why, *why, "what is told of the exchange"),
+            Step::Others(exchanges) => {
+                self.others.truncate(*exchanges);
+                while self.others.len() < *exchanges {
+                    let choice = self.state.upstreams.pick(&[], self.now);
+                    self.others.push(choice.expect("room for others"));
+                }
+            }
             Step::Live(count) => assert_eq!(self.state.upstreams.live().len(), *count, "live"),
         }
         self.drive();

@@ -90,6 +90,7 @@ pub enum Step {
     HeadAlone(bool),
     Why(&'static str),
     Live(usize),
+    Others(usize),
 }
 
 /// A story that every replay must tell.
@@ -317,6 +318,16 @@ impl Script {
     /// So many upstreams are on the live list.
     pub fn live(self, count: usize) -> Self {
         self.step(Step::Live(count))
+    }
+
+    /// Other sessions have so many exchanges from now on.
+    pub fn others_have(self, exchanges: usize) -> Self {
+        self.step(Step::Others(exchanges))
+    }
+
+    /// The session must have asked to be woken when an upstream has room.
+    pub fn waits_for_room(self) -> Self {
+        self.event(Event::Queued)
     }
 
     /// A connection to the first upstream, which sees `request`.

@@ -3,13 +3,14 @@
 use crate::script::Source;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use balancebeam::Config;
 use balancebeam::buffer;
 use balancebeam::session::{Direction, Next, Outcome, Session, Side, Splice, Wants};
 use balancebeam::state::ProxyState;
-use balancebeam::upstream::Upstreams;
+use balancebeam::upstream::{InFlight, Upstreams};
 
 /// Who asks, in every script; not a trusted peer.
 pub const PEER: &str = "192.0.2.7";
@@ -24,6 +25,7 @@ const MOST_STEPS: usize = 2_000_000;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     Connect { upstream: usize, source: Source },
+    Queued,
     Released { keep: bool },
     Reported { status: u16, outcome: Outcome },
     HalfClosed(Side),
@@ -82,6 +84,8 @@ pub struct World {
     pub is_connecting: bool,
     pub is_connected: bool,
     pub is_closed: bool,
+    /// Exchanges of other sessions.
+    pub others: Vec<InFlight>,
     pub events: Vec<Event>,
     pub steps: Steps,
     pub most_buffered: usize,
@@ -101,7 +105,7 @@ pub fn upstreams(config: &Config, now: Instant) -> Upstreams {
         || config.upstreams.iter().map(|_| vec![SocketAddr::from(([127, 0, 0, 1], 1))]).collect();
     let begins_with_first = |seed: &u64| {
         let trial = Upstreams::new(config, addresses(), *seed);
-        trial.pick(&[], now).is_some_and(|choice| choice.upstream().id().0 == 0)
+        trial.pick(&[], now).is_ok_and(|choice| choice.upstream().id().0 == 0)
     };
     let seed = (0..1000).find(begins_with_first).expect("some seed begins with the first");
     Upstreams::new(config, addresses(), seed)
@@ -128,6 +132,7 @@ impl World {
             is_connecting: false,
             is_connected: false,
             is_closed: false,
+            others: Vec::new(),
             events: Vec::new(),
             steps,
             most_buffered: 0,
@@ -166,6 +171,10 @@ impl World {
                     assert!(!self.is_connected, "it has a connection already");
                     self.is_connecting = true;
                     self.events.push(Event::Connect { upstream: to.id().0, source });
+                }
+                Next::Queue(ticket) => {
+                    ticket.wake_by(Waker::noop().clone());
+                    self.events.push(Event::Queued);
                 }
                 Next::Release { keep } => {
                     assert!(!keep || self.is_connected, "there is nothing to keep");

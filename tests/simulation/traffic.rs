@@ -261,6 +261,7 @@ impl Simulation {
                     assert!(client.conn.is_none(), "there is a connection already");
                     self.connect(at, to.id().0, pooled);
                 }
+                Next::Queue(_) => panic!("there is no bound to wait for"),
                 Next::Release { keep } => self.release(at, keep),
                 Next::Report(record) => {
                     client.reports += 1;

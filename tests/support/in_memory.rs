@@ -76,6 +76,7 @@ impl Connection {
                     self.session.connected(self.is_upstream_known, self.now);
                     self.is_upstream_known = true;
                 }
+                Next::Queue(_) => panic!("there is room at the upstream"),
                 Next::Release { keep } => assert!(keep, "the connection can be used again"),
                 Next::Report(record) => {
                     assert_eq!((record.status, record.outcome), (200, Outcome::Finished));

@@ -1,0 +1,295 @@
+//! Requests that wait because every upstream has as many as it may have.
+//!
+//! More than can be served cannot all be served in time; what counts is that those which are, are
+//! served soon. So room goes to the clients in turn, however much one of them asks for, and of one
+//! client to its newest request: the oldest are those whose client has given up most likely. A
+//! client that was not waiting comes first. The queue is bounded; if it is full, whoever has the
+//! most in it loses its oldest. Not here: how long one waits (`session/deadline.rs`), and who has
+//! room (`mod.rs`).
+//!
+//! | event                              | then                                                  |
+//! |------------------------------------|-------------------------------------------------------|
+//! | a request comes, the queue is full | the longest line loses its oldest, which is refused   |
+//! | a request comes                    | it is the newest of its line; a new line is the first |
+//! | an upstream has room               | the newest of the first line that may go there; then that line is the last |
+//! | a request leaves                   | its place is free; what it was given goes to the next |
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use super::{InFlight, UpstreamId};
+use crate::lock::Lock;
+use crate::who;
+
+/// The least time between two warnings that requests are refused.
+const WARNING_PAUSE: Duration = Duration::from_secs(60);
+
+/// All that wait.
+pub(super) struct Queue {
+    most: usize,
+    /// How many wait; spares the lock while nobody does.
+    waiting: AtomicUsize,
+    lines: Lock<Lines>,
+    warned_at: Lock<Option<Instant>>,
+}
+
+/// Those that wait, by client.
+#[derive(Default)]
+struct Lines {
+    /// The newest is the last of its line. No line is empty.
+    by_client: BTreeMap<u64, VecDeque<Arc<Ticket>>>,
+    /// Whose turn it is first. Each client that has a line is in it once.
+    turns: VecDeque<u64>,
+    len: usize,
+}
+
+/// A request's place in the queue.
+pub struct Ticket {
+    client: u64,
+    tried: Vec<UpstreamId>,
+    outcome: Lock<Outcome>,
+}
+
+/// What has become of it.
+enum Outcome {
+    /// It waits; whoever settles it wakes the session, if there is something to wake.
+    Waiting(Option<Waker>),
+    /// Room was found, and is kept for it.
+    Chosen(InFlight),
+    /// It is to be refused.
+    Refused,
+    /// Nobody asks any more.
+    Left,
+}
+
+/// How a request in the queue stands.
+pub enum Standing {
+    /// It still waits.
+    Waiting,
+    /// It may go on with this choice.
+    Chosen(InFlight),
+    /// There was no room for it in the queue.
+    Refused,
+}
+
+/// A request that waits, until it is dropped.
+pub struct Waiting {
+    queue: Arc<Queue>,
+    ticket: Arc<Ticket>,
+}
+
+impl Waiting {
+    /// How it stands. What was chosen is given out once.
+    pub fn standing(&self) -> Standing {
+        let mut outcome = self.ticket.outcome.lock();
+        match std::mem::replace(&mut *outcome, Outcome::Left) {
+            Outcome::Waiting(waker) => {
+                *outcome = Outcome::Waiting(waker);
+                Standing::Waiting
+            }
+            Outcome::Chosen(choice) => Standing::Chosen(choice),
+            Outcome::Refused | Outcome::Left => Standing::Refused,
+        }
+    }
+
+    /// Its place, for whoever can wake its session.
+    pub fn ticket(&self) -> Arc<Ticket> {
+        self.ticket.clone()
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.queue.leave(&self.ticket);
+        // Dropped behind the lock: what it was given goes to the next, whose ticket is locked then.
+        let outcome = std::mem::replace(&mut *self.ticket.outcome.lock(), Outcome::Left);
+        drop(outcome);
+    }
+}
+
+impl Ticket {
+    /// Who is to be woken when it no longer waits; at once if that is so already.
+    pub fn wake_by(&self, waker: Waker) {
+        let mut outcome = self.outcome.lock();
+        match &mut *outcome {
+            Outcome::Waiting(wakes) => *wakes = Some(waker),
+            Outcome::Chosen(_) | Outcome::Refused | Outcome::Left => {
+                drop(outcome);
+                waker.wake();
+            }
+        }
+    }
+
+    /// It no longer waits. A choice that nobody asks for any more comes back.
+    fn settle(&self, settled: Outcome) -> Option<Outcome> {
+        let mut outcome = self.outcome.lock();
+        if let Outcome::Waiting(waker) = &mut *outcome {
+            let waker = waker.take();
+            *outcome = settled;
+            drop(outcome);
+            waker.into_iter().for_each(Waker::wake);
+            return None;
+        }
+        Some(settled)
+    }
+}
+
+impl Queue {
+    pub fn new(most: usize) -> Self {
+        let (waiting, lines) = (AtomicUsize::new(0), Lock::default());
+        Queue { most, waiting, lines, warned_at: Lock::default() }
+    }
+
+    /// How many wait.
+    pub fn len(&self) -> usize {
+        self.waiting.load(Ordering::SeqCst)
+    }
+
+    /// A request of `client` waits for an upstream that is not in `tried`. `None`: there is no room
+    /// for it.
+    pub fn join(
+        self: &Arc<Self>,
+        client: IpAddr,
+        tried: &[UpstreamId],
+        now: Instant,
+    ) -> Option<Waiting> {
+        if self.most == 0 {
+            self.warn(now);
+            return None;
+        }
+        let ticket = Arc::new(Ticket {
+            client: who::key_of(client),
+            tried: tried.to_vec(),
+            outcome: Lock::new(Outcome::Waiting(None)),
+        });
+        let refused = {
+            let mut lines = self.lines.lock();
+            let is_full = lines.len >= self.most;
+            let refused = if is_full { lines.give_up_one(ticket.client) } else { None };
+            lines.push(ticket.clone());
+            self.waiting.store(lines.len, Ordering::SeqCst);
+            refused
+        };
+        if let Some(refused) = refused {
+            refused.settle(Outcome::Refused);
+            self.warn(now);
+        }
+        Some(Waiting { queue: self.clone(), ticket })
+    }
+
+    /// There may be room at upstream `id`: as long as `begin` finds some, it goes to those that
+    /// wait.
+    pub fn hand_over(&self, id: UpstreamId, mut begin: impl FnMut() -> Option<InFlight>) {
+        while self.len() > 0 {
+            let mut lines = self.lines.lock();
+            if !lines.has_any_for(id) {
+                return;
+            }
+            let Some(choice) = begin() else { return };
+            let next = lines.take_next(id);
+            self.waiting.store(lines.len, Ordering::SeqCst);
+            drop(lines);
+            // Given back behind the lock, because giving it back comes here again.
+            let given_back = match next {
+                Some(ticket) => ticket.settle(Outcome::Chosen(choice)),
+                None => Some(Outcome::Chosen(choice)),
+            };
+            drop(given_back);
+        }
+    }
+
+    fn leave(&self, ticket: &Arc<Ticket>) {
+        let mut lines = self.lines.lock();
+        lines.remove(ticket);
+        self.waiting.store(lines.len, Ordering::SeqCst);
+    }
+
+    /// Says once in a while that requests are refused.
+    fn warn(&self, now: Instant) {
+        let mut warned_at = self.warned_at.lock();
+        if warned_at.is_none_or(|at| now >= at + WARNING_PAUSE) {
+            *warned_at = Some(now);
+            log::warn!(
+                "every upstream has as many requests as --max-in-flight allows, and as many wait \
+                 as --max-queue allows; some are answered 503"
+            );
+        }
+    }
+}
+
+impl Lines {
+    fn push(&mut self, ticket: Arc<Ticket>) {
+        let line = self.by_client.entry(ticket.client).or_default();
+        if line.is_empty() {
+            self.turns.push_front(ticket.client);
+        }
+        line.push_back(ticket);
+        self.len += 1;
+    }
+
+    fn has_any_for(&self, id: UpstreamId) -> bool {
+        self.turns.iter().any(|client| self.newest_for(*client, id).is_some())
+    }
+
+    /// Where in the client's line its newest request is that may go to an upstream.
+    fn newest_for(&self, client: u64, id: UpstreamId) -> Option<usize> {
+        self.by_client.get(&client)?.iter().rposition(|ticket| !ticket.tried.contains(&id))
+    }
+
+    /// The one that may go to an upstream now.
+    fn take_next(&mut self, id: UpstreamId) -> Option<Arc<Ticket>> {
+        let places = self.turns.iter().enumerate();
+        let mut found =
+            places.filter_map(|(turn, client)| Some((turn, self.newest_for(*client, id)?)));
+        let (turn, place) = found.next()?;
+        let client = self.turns.remove(turn)?;
+        let ticket = self.take(client, place)?;
+        if self.by_client.contains_key(&client) {
+            self.turns.push_back(client);
+        }
+        Some(ticket)
+    }
+
+    /// Makes room for a request of `client`: the longest line loses its oldest.
+    fn give_up_one(&mut self, client: u64) -> Option<Arc<Ticket>> {
+        let len_of = |client: &u64| self.by_client.get(client).map_or(0, VecDeque::len);
+        // Most often it is whoever asks for the most that asks now.
+        let is_greedy = len_of(&client) > self.len / self.turns.len().max(1);
+        let longest =
+            if is_greedy { client } else { self.turns.iter().copied().max_by_key(len_of)? };
+        let ticket = self.take(longest, 0)?;
+        if !self.by_client.contains_key(&longest) {
+            self.turns.retain(|client| *client != longest);
+        }
+        Some(ticket)
+    }
+
+    fn remove(&mut self, ticket: &Arc<Ticket>) {
+        let client = ticket.client;
+        let Some(line) = self.by_client.get(&client) else { return };
+        let Some(place) = line.iter().position(|waits| Arc::ptr_eq(waits, ticket)) else { return };
+        self.take(client, place);
+        if !self.by_client.contains_key(&client) {
+            self.turns.retain(|waits| *waits != client);
+        }
+    }
+
+    /// Takes one out of a line, and the line away if it was the last one.
+    fn take(&mut self, client: u64, place: usize) -> Option<Arc<Ticket>> {
+        let line = self.by_client.get_mut(&client)?;
+        let ticket = line.remove(place)?;
+        self.len -= 1;
+        if line.is_empty() {
+            self.by_client.remove(&client);
+        }
+        Some(ticket)
+    }
+}
+
+#[cfg(test)]
+#[path = "queue_tests.rs"]
+mod tests;

@@ -1,0 +1,181 @@
+use super::*;
+use crate::config::Config;
+use crate::upstream::health::Seen;
+use crate::upstream::{NoChoice, Upstreams};
+use std::net::SocketAddr;
+use std::sync::atomic::AtomicUsize;
+use std::task::Wake;
+
+/// One upstream, or several, with room for one request each, and a queue.
+struct World {
+    upstreams: Upstreams,
+    now: Instant,
+    /// The requests that have room.
+    served: Vec<InFlight>,
+}
+
+impl World {
+    fn new(count: usize, queue: usize) -> World {
+        let addresses: Vec<SocketAddr> =
+            (0..count).map(|i| SocketAddr::from(([127, 0, 0, 1], 8000 + i as u16))).collect();
+        let mut config = Config {
+            upstreams: addresses.iter().map(|&address| address.into()).collect(),
+            ..Config::default()
+        };
+        (config.limits.in_flight, config.limits.queue) = (Some(1), queue);
+        let upstreams =
+            Upstreams::new(&config, addresses.into_iter().map(|a| vec![a]).collect(), 1);
+        let mut world = World { upstreams, now: Instant::now(), served: Vec::new() };
+        for _ in 0..count {
+            let choice = world.upstreams.pick(&[], world.now);
+            world.served.push(choice.expect("there is room for one each"));
+        }
+        world
+    }
+
+    /// The client with this number asks, and there is no room.
+    fn ask(&self, client: u8) -> Option<Waiting> {
+        self.ask_without(client, &[])
+    }
+
+    fn ask_without(&self, client: u8, tried: &[UpstreamId]) -> Option<Waiting> {
+        assert_eq!(self.upstreams.pick(tried, self.now).err(), Some(NoChoice::Full));
+        self.upstreams.wait_for_room([192, 0, 2, client].into(), tried, self.now)
+    }
+
+    /// One request is over after the other; who has room then, by place in `waiting`.
+    fn order(&mut self, mut waiting: Vec<Option<Waiting>>) -> Vec<usize> {
+        let mut order = Vec::new();
+        while !self.served.is_empty() {
+            drop(self.served.remove(0));
+            for (place, ticket) in waiting.iter_mut().enumerate() {
+                if let Some(choice) = ticket.as_ref().and_then(chosen) {
+                    order.push(place);
+                    self.served.push(choice);
+                    *ticket = None;
+                }
+            }
+        }
+        order
+    }
+}
+
+fn chosen(waiting: &Waiting) -> Option<InFlight> {
+    match waiting.standing() {
+        Standing::Chosen(choice) => Some(choice),
+        Standing::Waiting | Standing::Refused => None,
+    }
+}
+
+fn is_refused(waiting: &Option<Waiting>) -> bool {
+    waiting.as_ref().is_some_and(|waiting| matches!(waiting.standing(), Standing::Refused))
+}
+
+/// Counts how often it was woken.
+#[derive(Default)]
+struct Bell(AtomicUsize);
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn clients_take_turns_and_of_each_its_newest_request_comes_first() {
+    // Who asks, one after the other, and the order in which they have room.
+    for (asks, expected) in [
+        (&[1, 1, 1][..], &[2, 1, 0][..]),
+        (&[1, 2, 3], &[2, 1, 0]),
+        (&[1, 1, 1, 1, 2, 3], &[5, 4, 3, 2, 1, 0]),
+        (&[2, 1, 1, 1, 2, 3], &[5, 3, 4, 2, 0, 1]),
+    ] {
+        let mut world = World::new(1, 100);
+        let waiting = asks.iter().map(|client| world.ask(*client)).collect();
+        assert_eq!(world.order(waiting), expected, "of {asks:?}");
+        assert_eq!(world.upstreams.waiting(), 0);
+    }
+}
+
+#[test]
+fn a_client_that_asks_for_much_does_not_keep_another_one_waiting() {
+    let mut world = World::new(1, 100);
+    let mut waiting: Vec<_> = (0..50).map(|_| world.ask(1)).collect();
+    waiting.push(world.ask(2));
+    assert_eq!(world.order(waiting)[0], 50);
+}
+
+#[test]
+fn with_a_full_queue_whoever_waits_most_often_loses_its_oldest() {
+    for (asks, lost) in [
+        (&[1, 1, 1, 1][..], 0),
+        (&[1, 1, 1, 2], 0),
+        (&[1, 2, 2, 1], 1),
+        (&[2, 1, 1, 1], 1),
+        (&[2, 1, 1, 3], 1),
+    ] {
+        let world = World::new(1, 3);
+        let waiting: Vec<_> = asks.iter().map(|client| world.ask(*client)).collect();
+        let refused: Vec<_> = (0..4).filter(|place| is_refused(&waiting[*place])).collect();
+        assert_eq!(refused, [lost], "of {asks:?}");
+        assert_eq!(world.upstreams.waiting(), 3);
+    }
+    assert!(World::new(1, 0).ask(1).is_none(), "a queue without room is none");
+}
+
+#[test]
+fn what_one_that_leaves_was_given_goes_to_the_next() {
+    let mut world = World::new(1, 100);
+    let waiting = [world.ask(1), world.ask(2), world.ask(3)];
+    world.served.clear();
+    let [first, second, third] = waiting;
+    drop(second);
+    drop(third);
+    assert_eq!(world.upstreams.waiting(), 0);
+    assert!(first.as_ref().and_then(chosen).is_some());
+    drop(first);
+    assert!(world.upstreams.pick(&[], world.now).is_ok(), "nothing is lost on the way");
+}
+
+#[test]
+fn room_where_a_request_was_already_is_not_for_it() {
+    let mut world = World::new(2, 100);
+    let ids: Vec<_> = world.served.iter().map(|choice| choice.upstream().id()).collect();
+    let waiting = vec![world.ask(1), world.ask_without(2, &ids[..1])];
+    assert_eq!(world.order(waiting), [0, 1]);
+}
+
+#[test]
+fn room_wakes_whoever_gets_it_and_a_refusal_whoever_is_refused() {
+    for (room, woken) in [(true, [0, 1]), (false, [1, 0])] {
+        let mut world = World::new(1, 2);
+        let waiting = [world.ask(1), world.ask(1)].map(|waiting| waiting.expect("room to wait"));
+        let bells = [Arc::new(Bell::default()), Arc::new(Bell::default())];
+        for (waiting, bell) in waiting.iter().zip(&bells) {
+            waiting.ticket().wake_by(Waker::from(bell.clone()));
+        }
+        if room {
+            world.served.clear();
+        } else {
+            std::mem::forget(world.ask(1));
+        }
+        let rung = || bells.each_ref().map(|bell| bell.0.load(Ordering::SeqCst));
+        assert_eq!(rung(), woken);
+        // Whoever says too late how to wake it is woken at once.
+        let place = usize::from(room);
+        waiting[place].ticket().wake_by(Waker::from(bells[place].clone()));
+        assert_eq!(rung()[place], 2);
+    }
+}
+
+#[test]
+fn an_upstream_that_comes_back_serves_those_that_wait() {
+    let mut world = World::new(2, 100);
+    let gone = world.served[0].upstream().id();
+    world.upstreams.observe(gone, Seen::NoConnection, world.now);
+    drop(world.served.remove(0));
+    let waiting = world.ask(1).expect("room to wait");
+    assert!(chosen(&waiting).is_none(), "it is ejected");
+    world.upstreams.observe(gone, Seen::ProbePassed, world.now);
+    assert!(chosen(&waiting).is_some());
+}

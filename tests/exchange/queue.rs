@@ -1,0 +1,139 @@
+//! Requests that wait because every upstream has as many as it may.
+
+use balancebeam::session::Side;
+
+use crate::script::{FINISHED, GET, GONE, OK, Script, Source, forwarded, get, script_with};
+
+/// One upstream that may have one exchange at a time, and has it; so many may wait.
+fn busy(queue: usize) -> Script {
+    script_with(1, |config| {
+        (config.limits.in_flight, config.limits.queue) = (Some(1), queue);
+    })
+    .others_have(1)
+}
+
+#[test]
+fn a_request_waits_until_an_upstream_has_room() {
+    busy(9)
+        .client_sends(GET)
+        .waits_for_room()
+        .after_ms(999)
+        .others_have(0)
+        .goes_upstream(get())
+        .upstream_sends(OK)
+        .client_sees(OK)
+        .kept()
+        .reported(200, FINISHED)
+        .one_good_exchange()
+        .replay();
+}
+
+#[test]
+fn what_arrives_of_a_body_meanwhile_goes_with_it() {
+    let head = "PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 6\r\n";
+    busy(9)
+        .client_sends(format!("{head}\r\nabc"))
+        .waits_for_room()
+        .client_sends("def")
+        .others_have(0)
+        .goes_upstream(forwarded(head) + "abcdef")
+        .upstream_sends(OK)
+        .client_sees(OK)
+        .kept()
+        .reported(200, FINISHED)
+        .replay();
+}
+
+#[test]
+fn one_that_waits_for_too_long_is_told_so_and_keeps_its_connection() {
+    busy(9)
+        .client_sends(GET)
+        .waits_for_room()
+        .after_ms(999)
+        .after_ms(1)
+        .client_sees_answer_with(503, true, "Retry-After: 1")
+        .reported(503, FINISHED)
+        .because("no upstream had room in time")
+        .others_have(0)
+        .one_good_exchange()
+        .replay();
+}
+
+#[test]
+fn one_for_which_the_queue_has_no_room_is_told_so_at_once() {
+    busy(0)
+        .client_sends(GET)
+        .client_sees_answer_with(503, true, "Retry-After: 1")
+        .reported(503, FINISHED)
+        .because("every upstream is busy, and too many requests wait")
+        .others_have(0)
+        .one_good_exchange()
+        .replay();
+}
+
+#[test]
+fn a_client_that_leaves_while_it_waits_leaves_its_place() {
+    busy(9)
+        .client_sends(GET)
+        .waits_for_room()
+        .client_resets()
+        .reported(499, GONE)
+        .aborted()
+        .others_have(0)
+        .others_have(1)
+        .replay();
+}
+
+#[test]
+fn a_client_that_only_ends_its_direction_while_it_waits_gets_its_answer() {
+    busy(9)
+        .client_sends(GET)
+        .client_ends()
+        .waits_for_room()
+        .others_have(0)
+        .goes_upstream(get())
+        .upstream_sends(OK)
+        .client_sees(OK)
+        .kept()
+        .reported(200, FINISHED)
+        .closed()
+        .replay();
+}
+
+#[test]
+fn a_request_that_is_sent_again_waits_for_the_other_upstream() {
+    script_with(2, |config| config.limits.in_flight = Some(1))
+        .client_sends(GET)
+        .connects(0, Source::Pooled)
+        .others_have(1)
+        .refused()
+        .waits_for_room()
+        .others_have(0)
+        .connects(1, Source::Pooled)
+        .connected_fresh()
+        .upstream_sees(get())
+        .upstream_sends(OK)
+        .client_sees(OK)
+        .kept()
+        .reported(200, FINISHED)
+        .replay();
+}
+
+#[test]
+fn a_drain_waits_for_those_that_wait() {
+    let last = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
+    busy(9)
+        .client_sends(GET)
+        .waits_for_room()
+        .drain()
+        .others_have(0)
+        .goes_upstream(get())
+        .upstream_sends(OK)
+        .client_sees(last)
+        .kept()
+        .reported(200, FINISHED)
+        .half_closed(Side::Client)
+        .client_ends()
+        .closed()
+        .replay();
+}
