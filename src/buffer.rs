@@ -1,4 +1,4 @@
-//! A byte buffer between a socket and the codec, and the free list that its memory comes from.
+//! A byte buffer between a socket and the codec.
 //!
 //! An empty buffer that rests holds no memory, so an idle session costs none; one with a few bytes,
 //! a request that is held until its answer comes, holds little. So whoever has a turn works in
@@ -7,7 +7,7 @@
 
 mod kept;
 
-/// Bytes of a buffer at work: a body of 64 KiB fits, and its head. One read moves at most that much.
+/// Bytes of a buffer at work: a body of 64 KiB fits, and its head. One read moves at most so much.
 pub const SIZE: usize = 68 * 1024;
 /// Bytes of one that rests, if what is in it fits.
 pub const SMALL: usize = 4 * 1024;
@@ -144,10 +144,13 @@ impl Buffer {
             && memory.start == 0
         {
             memory.move_into(SIZE);
-            memory.store.splice(at..at + len, with.iter().copied());
-            memory.end = memory.end - len + with.len();
-            // Memory of another size would not be kept.
-            memory.store.resize(memory.end.max(SIZE), 0);
+            let end = memory.end - len + with.len();
+            if end > memory.store.len() {
+                memory.store.resize(end, 0);
+            }
+            memory.store.copy_within(at + len..memory.end, at + with.len());
+            memory.store[at..at + with.len()].copy_from_slice(with);
+            memory.end = end;
         }
     }
 
@@ -289,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn released_memory_is_used_again_and_an_empty_buffer_has_none() {
+    fn memory_that_is_given_back_is_used_again_and_an_empty_buffer_has_none() {
         let mut buffer = with(b"x");
         buffer.rest();
         assert_eq!(buffer.memory(), SMALL, "it is not empty");

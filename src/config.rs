@@ -179,6 +179,8 @@ pub const MOST_THREADS: usize = 1024;
 /// The most connections that can be asked for.
 pub const MOST_CONNECTIONS: usize = 1 << 20;
 
+const _: () = assert!(Limits::MAX_HEAD < crate::buffer::SIZE);
+
 /// The path that is probed unless another one is given.
 pub const DEFAULT_HEALTH_PATH: &str = "/";
 

@@ -104,6 +104,10 @@ fn allocations_of_a_handover() -> usize {
             let mut buffer = Buffer::default();
             buffer.push(b"bytes");
             put(Some(buffer));
+            let mut resting = Buffer::default();
+            resting.push(b"bytes");
+            resting.rest();
+            put(Some(resting));
         });
         put(None);
         made

@@ -256,8 +256,8 @@ def overloaded(contestant, workload, seconds):
     """Errors belong to the picture here: they are figures."""
     result = in_time(loads.open_loop, contestant, workload, workload.rate, seconds, workload.timeout_ms)
     found = {f"error: {kind}": count / seconds for kind, count in result["errors"].items()}
-    # Answers that come when no more is asked for have taken that long, too.
-    found["good"] = result["good"] / max(seconds, result["good_seconds"])
+    # What comes when nobody asks for more says nothing about that load.
+    found["good"] = result["good_in_time"] / seconds
     if result["good"]:
         found |= {"p50_us": result["p50_us"], "p99_us": result["p99_us"]}
     return found

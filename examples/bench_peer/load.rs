@@ -67,7 +67,8 @@ struct Tally {
     lag_us: Histogram<u64>,
     latency_us: Histogram<u64>,
     body_bytes: u64,
-    last_good: Option<Instant>,
+    /// Good answers that came while requests were still being sent.
+    good_in_time: u64,
     wrong: BTreeMap<Wrong, u64>,
 }
 
@@ -80,7 +81,7 @@ pub async fn run(options: Options) -> Result<(), Failure> {
         .map_err(|error| format!("no histogram: {error}"))?;
     let lag_us = latency_us.clone();
     let tally =
-        Tally { lag_us, latency_us, body_bytes: 0, last_good: None, wrong: BTreeMap::new() };
+        Tally { lag_us, latency_us, body_bytes: 0, good_in_time: 0, wrong: BTreeMap::new() };
     let desk = Rc::new(Desk {
         due: RefCell::default(),
         bell: Notify::new(),
@@ -97,18 +98,18 @@ pub async fn run(options: Options) -> Result<(), Failure> {
             tokio::task::spawn_local(serve(client, desk.clone(), target.clone(), timeout))
         })
         .collect();
-    let start = pace(&desk, &options).await.map_err(|error| format!("no timer: {error}"))?;
+    pace(&desk, &options).await.map_err(|error| format!("no timer: {error}"))?;
     for client in clients {
         client.await.map_err(|error| format!("a connection's task failed: {error}"))?;
     }
-    println!("{}", report(&desk.tally.borrow(), &options, start));
+    println!("{}", report(&desk.tally.borrow(), &options));
     Ok(())
 }
 
 /// Puts each request on the desk when it is due. A timer descriptor is exact to some microseconds;
 /// the runtime's own timers are to a millisecond. It is waited for where the requests are sent, since
-/// a thread of its own would have to wake that one for each of them. Tells when it began.
-async fn pace(desk: &Desk, options: &Options) -> std::io::Result<Instant> {
+/// a thread of its own would have to wake that one for each of them.
+async fn pace(desk: &Desk, options: &Options) -> std::io::Result<()> {
     let period = Duration::from_secs(1) / options.rate;
     let all = options.rate * options.seconds;
     let timer = timer()?;
@@ -126,7 +127,7 @@ async fn pace(desk: &Desk, options: &Options) -> std::io::Result<Instant> {
     }
     desk.over.replace(true);
     desk.bell.notify_waiters();
-    Ok(start)
+    Ok(())
 }
 
 // What replaces `new` is unsafe; its flaw is a descriptor that closes early, and an owned one does not.
@@ -184,7 +185,8 @@ async fn serve(mut client: Client, desk: Rc<Desk>, target: Rc<Target>, timeout: 
                 Err(Wrong::Timeout)
             }
         };
-        desk.tally.borrow_mut().count(result, due.at.elapsed());
+        let is_over = *desk.over.borrow();
+        desk.tally.borrow_mut().count(result, due.at.elapsed(), is_over);
         free = Instant::now();
     }
 }
@@ -194,11 +196,11 @@ impl Tally {
         self.lag_us.saturating_record(lag.as_micros() as u64);
     }
 
-    fn count(&mut self, result: Result<usize, Wrong>, latency: Duration) {
+    fn count(&mut self, result: Result<usize, Wrong>, latency: Duration, is_over: bool) {
         match result {
             Ok(bytes) => {
                 self.body_bytes += bytes as u64;
-                self.last_good = Some(Instant::now());
+                self.good_in_time += u64::from(!is_over);
                 self.latency_us.saturating_record(latency.as_micros() as u64);
             }
             Err(wrong) => *self.wrong.entry(wrong).or_default() += 1,
@@ -206,19 +208,19 @@ impl Tally {
     }
 }
 
-fn report(tally: &Tally, options: &Options, start: Instant) -> String {
+fn report(tally: &Tally, options: &Options) -> String {
     let at = |quantile| tally.latency_us.value_at_quantile(quantile);
     let errors: Vec<_> =
         tally.wrong.iter().map(|(wrong, count)| format!("\"{}\":{count}", wrong.name())).collect();
     format!(
-        "{{\"rate\":{},\"seconds\":{},\"good\":{},\"good_seconds\":{:.3},\
+        "{{\"rate\":{},\"seconds\":{},\"good\":{},\"good_in_time\":{},\
          \"body_bytes\":{},\"errors\":{{{}}},\
          \"p50_us\":{},\"p99_us\":{},\"p999_us\":{},\"max_us\":{},\
          \"lag_p99_us\":{}}}",
         options.rate,
         options.seconds,
         tally.latency_us.len(),
-        tally.last_good.map_or(0.0, |last| (last - start).as_secs_f64()),
+        tally.good_in_time,
         tally.body_bytes,
         errors.join(","),
         at(0.5),

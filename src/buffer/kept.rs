@@ -9,19 +9,22 @@ use std::cell::RefCell;
 use super::{Memory, SIZE, SMALL};
 use crate::lock::Lock;
 
-/// Memory of one size. A buffer takes a box as it is.
-struct Shelf {
+/// A buffer takes a box as it is.
+type Boxes = Vec<Box<Memory>>;
+
+/// Memory of one size.
+struct Stock {
     size: usize,
     /// How many a thread keeps.
     per_thread: usize,
     /// How many all threads keep together beside those.
     together: usize,
-    kept_together: Lock<Vec<Box<Memory>>>,
+    kept_together: Lock<Boxes>,
 }
 
-impl Shelf {
+impl Stock {
     const fn new(size: usize, per_thread: usize, together: usize) -> Self {
-        Shelf { size, per_thread, together, kept_together: Lock::new(Vec::new()) }
+        Stock { size, per_thread, together, kept_together: Lock::new(Vec::new()) }
     }
 
     /// How many go from one list to the other at a time, so that the lock is taken seldom.
@@ -32,22 +35,22 @@ impl Shelf {
 
 /// 16 buffers at work a thread are 1.1 MiB, 64 are 4.3 MiB; 32 that rest are 128 KiB, 2,048 are
 /// 8 MiB.
-static SHELVES: [Shelf; 2] = [Shelf::new(SIZE, 16, 64), Shelf::new(SMALL, 32, 2_048)];
+static STOCKS: [Stock; 2] = [Stock::new(SIZE, 16, 64), Stock::new(SMALL, 32, 2_048)];
 
 thread_local! {
-    /// What this thread keeps, of each shelf.
-    static KEPT: RefCell<[Vec<Box<Memory>>; 2]> = const { RefCell::new([Vec::new(), Vec::new()]) };
+    /// What this thread keeps, of each stock.
+    static KEPT: RefCell<[Boxes; 2]> = const { RefCell::new([Vec::new(), Vec::new()]) };
 }
 
 /// Memory of `size` bytes, one of the two: what this thread has kept, or another one, or new.
 pub(super) fn take(size: usize) -> Box<Memory> {
     let number = usize::from(size == SMALL);
-    let shelf = &SHELVES[number];
+    let stock = &STOCKS[number];
     let kept = KEPT.with_borrow_mut(|kept| {
         let kept = &mut kept[number];
         if kept.is_empty() {
-            let mut together = shelf.kept_together.lock();
-            let rest = together.len().saturating_sub(shelf.handed_over());
+            let mut together = stock.kept_together.lock();
+            let rest = together.len().saturating_sub(stock.handed_over());
             kept.extend(together.drain(rest..));
         }
         kept.pop()
@@ -57,17 +60,17 @@ pub(super) fn take(size: usize) -> Box<Memory> {
 
 /// Keeps memory for `take` if there is room for it. What has grown is not kept.
 pub(super) fn keep(mut memory: Box<Memory>) {
-    let Some(number) = SHELVES.iter().position(|shelf| shelf.size == memory.store.len()) else {
+    let Some(number) = STOCKS.iter().position(|stock| stock.size == memory.store.len()) else {
         return;
     };
-    let shelf = &SHELVES[number];
+    let stock = &STOCKS[number];
     (memory.start, memory.end, memory.holds) = (0, 0, false);
     KEPT.with_borrow_mut(|kept| {
         let kept = &mut kept[number];
-        if kept.len() >= shelf.per_thread {
-            let mut together = shelf.kept_together.lock();
-            let room = shelf.together.saturating_sub(together.len());
-            together.extend(kept.drain(..shelf.handed_over()).take(room));
+        if kept.len() >= stock.per_thread {
+            let mut together = stock.kept_together.lock();
+            let room = stock.together.saturating_sub(together.len());
+            together.extend(kept.drain(..stock.handed_over()).take(room));
         }
         kept.push(memory);
     });

@@ -188,6 +188,7 @@ fn what_a_pipe_holds_for_an_upstream_that_reads_no_more_is_nobody_elses() {
     world.client.write_all(PUT).expect("room for a head");
     world.arrives(Side::Upstream, PUT.len());
     world.line().mood = Mood::IsFull;
+    // All of it has arrived when this returns, so the first read fills a buffer.
     world.client.write_all(&[b'q'; 100_000]).expect("room for a part of a body");
     world.turn_until("something is in the pipe", |world| {
         let pipe = world.awake.pipe.as_ref();

@@ -12,6 +12,8 @@ use rustix::pipe::{
     PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice,
 };
 
+use crate::buffer;
+use crate::config::Limits;
 use crate::lock::Lock;
 
 /// Pipes that there may be at a time …
@@ -20,9 +22,10 @@ pub const MOST: usize = 64;
 const DESCRIPTORS_A_PIPE: usize = 32;
 /// Bytes that one may hold; the system may allow fewer.
 const SIZE: usize = 256 * 1024;
-/// One that may hold fewer could be full of a head alone, and then it is of no use: whether there
-/// is something to take would not be known.
-const LEAST: usize = 64 * 1024;
+/// One that may hold fewer could be full of what was in a session's output alone, and then it is of
+/// no use: whether there is something to take would not be known.
+const LEAST: usize = 128 * 1024;
+const _: () = assert!(LEAST > buffer::SIZE + Limits::MAX_HEAD, "an output fits, with a trailer");
 
 /// The pipes of an engine.
 pub struct Pipes {

@@ -66,7 +66,7 @@ fn ask_for(balancer: &Balancer, client: &str, target: &str) -> Receiver<Message>
     let (tell, told) = channel();
     let mut conn = balancer.client();
     let wire = request("GET", target, &format!("X-Forwarded-For: {client}\r\n"), "");
-    thread::spawn(move || tell.send(conn.ask(&wire)));
+    thread::spawn(move || drop(tell.send(conn.ask(&wire))));
     told
 }
 

@@ -1,5 +1,7 @@
 //! Bodies in every framing, both ways, to clients and upstreams of both versions.
 
+use balancebeam::buffer::SIZE;
+
 use crate::script::{ABORTED, FINISHED, GET, OK, forwarded, get, script};
 
 const GET_10: &str = "GET / HTTP/1.0\r\nHost: h\r\n\r\n";
@@ -197,7 +199,7 @@ fn a_get_with_a_body_is_framed_like_any_other() {
 
 #[test]
 fn a_body_of_many_buffers_goes_both_ways() {
-    let body: String = (0..20_000).map(|i| format!("{i:5}")).collect();
+    let body: String = (0..SIZE).map(|i| format!("{i:5}")).collect(); // five of them
     let head = format!("PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n", body.len());
     let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
     script()

@@ -54,7 +54,7 @@ fn a_session_that_retries_holds_no_more_than_before() {
         .connects(1, Source::Pooled)
         .connected_fresh()
         .upstream_sees(get())
-        .holds_at_most(SIZE)
+        .holds_at_most(SMALL)
         .upstream_sends(OK)
         .client_sees(OK)
         .kept()
@@ -118,5 +118,5 @@ fn pipelined_requests_without_end_are_not_read_before_their_turn() {
     world.client.pending.extend_from_slice(GET.repeat(10_000).as_bytes());
     world.drive();
     assert_eq!(world.client.left(), GET.len() * 10_000);
-    assert!(world.session.buffered() <= SIZE);
+    assert!(world.session.buffered() <= SMALL);
 }

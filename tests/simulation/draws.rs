@@ -33,7 +33,7 @@ impl Draws {
     /// Mostly small, often enough to go past a session, now and then larger than all buffers.
     pub fn size(&mut self) -> usize {
         match self.below(20) {
-            0 | 5 => self.below(250_000),
+            0 | 5 => self.below(320_000),
             6..=11 => 75_000 + self.below(120_000),
             1..=3 => self.below(5_000),
             4 => 0,
