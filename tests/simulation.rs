@@ -3,6 +3,8 @@
 //!
 //! `SIMULATION_SEED=n` replays one seed, `SIMULATION_SEEDS=n` runs more of them.
 
+#[path = "simulation/balancer/mod.rs"]
+mod balancer;
 #[path = "simulation/draws.rs"]
 mod draws;
 #[path = "simulation/messages.rs"]
@@ -49,5 +51,27 @@ fn whatever_happens_nobody_gets_what_is_not_theirs() {
     // A simulation in which something never happens proves nothing about it.
     for (what, count) in all.named() {
         assert!(count >= seeds / 100, "only {count} {what} in {seeds} seeds");
+    }
+}
+
+#[test]
+fn the_whole_balancer_keeps_its_rules() {
+    let seeds = number_of("SIMULATION_SEEDS").unwrap_or(500);
+    let mut counts = balancer::trace::Counts::default();
+    let from = number_of("SIMULATION_SEED");
+    let range = from.map_or(0..seeds, |seed| seed..seed + 1);
+    for seed in range {
+        let scenario = balancer::generate::scenario(seed);
+        let played = balancer::world::play(&scenario, from.is_some());
+        counts.add(&played.counts);
+        for line in &played.lines {
+            println!("{line}");
+        }
+        if let Some(finding) = played.finding {
+            panic!("seed {seed}: {finding}");
+        }
+    }
+    for (what, count) in counts.iter() {
+        println!("{count:>8} {what}");
     }
 }

@@ -325,6 +325,7 @@ impl Upstreams {
         if seen == Seen::Served && !upstream.is_doubted.load(Ordering::Relaxed) {
             return;
         }
+        log::trace!("upstream {} seen: {seen:?}", upstream.name);
         if seen == Seen::Broken && self.live().len() <= 1 {
             // Perhaps it is the requests' fault, and there is nobody else.
             return upstream.warn_of_losses(now);

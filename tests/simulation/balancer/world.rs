@@ -1,0 +1,435 @@
+//! The whole balancer on virtual time: connections, pool, health, limit, budget, and everybody at
+//! the far ends. The clock moves to whatever is next. Not here: what must hold (`oracle.rs`).
+
+use std::cell::RefCell;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use balancebeam::Config;
+use balancebeam::config::Authority;
+use balancebeam::engine_parts::{Connection, Pool, Spares, Turn};
+use balancebeam::state::ProxyState;
+use balancebeam::upstream::{UpstreamId, Upstreams};
+
+use super::client::Client;
+use super::hands::{Hand, Line, Shared, Wire};
+use super::health::{Judge, Source};
+use super::links::Dial;
+use super::logs::{self, Listening, Record, Said};
+use super::net::{Event, Net, Owner};
+use super::oracle;
+use super::probes::Probes;
+use super::scenario::{Mode, Mood, Ms, Scenario, What};
+use super::trace::{Counts, Finding, Trace};
+use super::upstream::Peer;
+
+/// Time between two sweeps, of the pool and of the limit.
+const SWEEP_INTERVAL: Ms = 1_000;
+/// Everything is over by then, whatever happens.
+const LONGEST: Ms = 4 * 3_600_000;
+/// Events that one scenario may have; with more it does not end.
+const MOST_EVENTS: usize = 2_000_000;
+
+/// What came of a scenario.
+pub struct Played {
+    pub finding: Option<Finding>,
+    pub counts: Counts,
+    pub hash: u64,
+    pub lines: Vec<String>,
+}
+
+pub struct World<'a> {
+    pub scenario: &'a Scenario,
+    pub net: Shared,
+    pub state: Arc<ProxyState>,
+    pub pool: Pool<Line>,
+    spares: Spares<Line>,
+    /// By the clients' places.
+    pub connections: Vec<Option<Connection<Wire, Line>>>,
+    pub clients: Vec<Client>,
+    /// How late each session finds out that its deadline has passed.
+    lateness: Vec<Ms>,
+    was_told_of_reset: Vec<bool>,
+    peers: Vec<Option<Peer>>,
+    probes: Option<Probes>,
+    pub judge: Judge,
+    pub records: Vec<(usize, Ms, Record)>,
+    pub drained_at: Option<Ms>,
+    /// Sessions that were ended with the drain although they were busy.
+    pub cut: usize,
+    listening: Listening,
+}
+
+pub fn play(scenario: &Scenario, keeps_lines: bool) -> Played {
+    let net = Rc::new(RefCell::new(Net::new(
+        scenario.seed,
+        Instant::now(),
+        scenario.clients.len(),
+        scenario.upstreams.iter().map(|plan| plan.is_steady).collect(),
+        Trace::new(keeps_lines),
+    )));
+    let played = catch_unwind(AssertUnwindSafe(|| World::new(scenario, net.clone()).run()));
+    let mut net = match net.try_borrow_mut() {
+        Ok(net) => net,
+        Err(_) => panic!("the simulator itself has failed"),
+    };
+    if let Err(panic) = played {
+        let text = panic.downcast_ref::<&str>().map(|text| text.to_string());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        net.accuse("nothing panics", || text);
+    }
+    Played {
+        finding: net.finding.take(),
+        counts: std::mem::take(&mut net.counts),
+        hash: net.trace.hash,
+        lines: net.trace.lines.take().unwrap_or_default(),
+    }
+}
+
+/// What the operator of the scenario has decided.
+fn config(scenario: &Scenario) -> Config {
+    let knobs = &scenario.knobs;
+    let authority = |plan: &super::scenario::UpstreamPlan| -> Authority {
+        logs::name(plan.id).parse().expect("a name of ours")
+    };
+    let mut config = Config {
+        upstreams: scenario.upstreams.iter().map(authority).collect(),
+        policy: knobs.policy,
+        ..Config::default()
+    };
+    config.retry.attempts = knobs.attempts;
+    config.retry.budget_percent = knobs.budget_percent;
+    config.retry.budget_floor = knobs.budget_floor;
+    config.retry.fail_open = knobs.fail_open;
+    config.health.interval = knobs.probes.map(Duration::from_millis);
+    (config.health.rise, config.health.fall) = (knobs.rise, knobs.fall);
+    config.limits.pool = knobs.pool;
+    config.limits.requests_per_minute = knobs.per_minute;
+    config.limits.rate_limit_clients = knobs.limit_clients;
+    if knobs.is_hasty {
+        let t = &mut config.timeouts;
+        for timeout in [
+            &mut t.head,
+            &mut t.idle,
+            &mut t.connect,
+            &mut t.response,
+            &mut t.progress,
+            &mut t.linger,
+            &mut t.pool,
+            &mut t.drain,
+        ] {
+            *timeout /= 10;
+        }
+    }
+    config
+}
+
+impl<'a> World<'a> {
+    fn new(scenario: &'a Scenario, net: Shared) -> World<'a> {
+        let config = config(scenario);
+        let address = |id: usize, i: u16| SocketAddr::from(([10, 0, 0, id as u8], 80 + i));
+        let addresses = scenario.upstreams.iter().enumerate();
+        let addresses = addresses
+            .map(|(id, plan)| (0..plan.addresses as u16).map(|i| address(id, i)).collect())
+            .collect();
+        let upstreams = Upstreams::new(&config, addresses, scenario.seed);
+        let pool = Pool::new(config.upstreams.len(), config.limits.pool, config.timeouts.pool);
+        let connect = config.timeouts.connect.as_millis() as Ms;
+        let now = net.borrow().instant();
+        let state = Arc::new(ProxyState::new(config, upstreams, now));
+        let count = scenario.clients.len();
+        let probes = {
+            let net = &mut *net.borrow_mut();
+            net.is_hostile = scenario.mood == Mood::Wild;
+            for (place, client) in scenario.clients.iter().enumerate() {
+                net.schedule(client.at, Event::Arrive(place));
+            }
+            for (number, (at, _)) in scenario.happenings.iter().enumerate() {
+                net.schedule(*at, Event::Happening(number));
+            }
+            net.schedule(SWEEP_INTERVAL, Event::Sweep);
+            Probes::begin(&state, net)
+        };
+        World {
+            scenario,
+            net,
+            pool,
+            spares: Spares::default(),
+            connections: (0..count).map(|_| None).collect(),
+            clients: scenario.clients.iter().cloned().map(Client::new).collect(),
+            lateness: vec![0; count],
+            was_told_of_reset: vec![false; count],
+            peers: Vec::new(),
+            probes,
+            judge: Judge::new(scenario, connect),
+            records: Vec::new(),
+            drained_at: None,
+            cut: 0,
+            state,
+            listening: Listening::begin(),
+        }
+    }
+
+    fn run(mut self) {
+        let mut arrivals = self.clients.len();
+        for _ in 0..MOST_EVENTS {
+            let is_over = arrivals == 0 && self.connections.iter().all(Option::is_none);
+            if is_over || self.net.borrow().finding.is_some() {
+                return oracle::at_the_end(&self);
+            }
+            if let Some(client) = self.advance() {
+                self.turn(client);
+                continue;
+            }
+            let event = self.net.borrow_mut().pop();
+            if let Some(Event::Arrive(_)) = event {
+                arrivals -= 1;
+            }
+            if let Some(event) = event {
+                self.happen(event);
+            }
+        }
+        self.net.borrow_mut().accuse("no exchange hangs for ever", || "too many events".into());
+    }
+
+    /// Moves the clock to what is next. Returns whose deadline that is, if it is one.
+    fn advance(&mut self) -> Option<usize> {
+        let mut net = self.net.borrow_mut();
+        let connections = self.connections.iter().zip(&self.lateness).enumerate();
+        let due = connections.filter_map(|(place, (connection, late))| {
+            let deadline = connection.as_ref()?.deadline()?;
+            Some((net.ms_of(deadline) + late, place))
+        });
+        let due = due.min();
+        let next = net.next_at();
+        let at = [due.map(|(at, _)| at), next].into_iter().flatten().min();
+        let at = at.unwrap_or(LONGEST);
+        net.now = net.now.max(at);
+        let is_late = net.now >= LONGEST;
+        net.check("no exchange hangs for ever", !is_late, || "hours have gone by".into());
+        let (at, place) = due?;
+        if next.is_some_and(|next| next < at) {
+            return None;
+        }
+        self.lateness[place] = net.draws.below(110) as Ms;
+        net.counts.one("deadlines");
+        Some(place)
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Arrive(place) => self.arrive(place),
+            Event::Far(link) => self.far(link),
+            Event::DialEnds(link) => self.end_dial(link),
+            Event::Turn(client) => self.turn(client),
+            Event::Listen(link) => self.listen(link),
+            Event::Happening(number) => self.befall(self.scenario.happenings[number].1),
+            Event::Probes => {
+                if let Some(probes) = &mut self.probes {
+                    probes.begin_round(&mut self.net.borrow_mut());
+                }
+            }
+            Event::ProbeEnds(upstream) => {
+                let Some(probes) = &mut self.probes else { return };
+                let reported = probes.end(upstream, &self.state, &mut self.net.borrow_mut());
+                let seen = reported.unwrap_or_default();
+                self.net.borrow_mut().counts.one("probes");
+                self.hear(Source::Probe { upstream, seen: &seen });
+            }
+            Event::Sweep => self.sweep(),
+            Event::DrainEnds => self.end_drain(),
+        }
+    }
+
+    fn arrive(&mut self, place: usize) {
+        let client = &mut self.clients[place];
+        if self.state.is_stopping() {
+            client.is_done = true;
+            return;
+        }
+        let open = self.connections.iter().flatten().count();
+        let turn_away = open >= self.scenario.knobs.most_connections;
+        let now = self.net.borrow().instant();
+        let link = self.net.borrow_mut().connect(Owner::Client(place), place, Dial::Made);
+        client.link = Some(link);
+        let peer = IpAddr::V4(Ipv4Addr::new(192, 0, 2, client.plan.address));
+        let wire = Wire { net: self.net.clone(), link };
+        let connection = Connection::new(self.state.clone(), peer, wire, turn_away, now);
+        self.connections[place] = Some(connection);
+        let mut net = self.net.borrow_mut();
+        net.note(format_args!("client {} arrives; turned away: {turn_away}", client.plan.id));
+        net.counts.one(if turn_away { "clients turned away" } else { "clients" });
+        net.stir(link, 0);
+    }
+
+    fn far(&mut self, link: usize) {
+        let net = &mut *self.net.borrow_mut();
+        match net.places[link].owner {
+            Owner::Client(place) => self.clients[place].act(net),
+            Owner::Upstream(id) => {
+                let len = self.peers.len().max(link + 1);
+                self.peers.resize_with(len, || None);
+                let peer = self.peers[link].get_or_insert_with(|| Peer::new(id, link));
+                peer.act(net, self.scenario);
+            }
+        }
+    }
+
+    fn end_dial(&mut self, link: usize) {
+        let net = &mut *self.net.borrow_mut();
+        let Owner::Upstream(id) = net.places[link].owner else { return };
+        let mode = net.modes[id];
+        if net.places[link].link.near_closed.is_some() {
+            return;
+        }
+        if mode == Mode::Hangs {
+            let at = net.now + SWEEP_INTERVAL;
+            return net.schedule(at, Event::DialEnds(link));
+        }
+        let is_refused = mode == Mode::Refuses || net.places[link].refuses;
+        net.places[link].link.dial = match is_refused {
+            true => Dial::Failed(std::io::ErrorKind::ConnectionRefused),
+            false => Dial::Made,
+        };
+        net.tell_near(link);
+    }
+
+    /// One turn of one connection.
+    fn turn(&mut self, client: usize) {
+        let Some(connection) = &mut self.connections[client] else { return };
+        let now = {
+            let net = &mut *self.net.borrow_mut();
+            net.ledger.begin_turn();
+            net.instant()
+        };
+        let link = connection.client.link;
+        let is_reset = self.net.borrow().places[link].link.far_reset;
+        if is_reset && !std::mem::replace(&mut self.was_told_of_reset[client], true) {
+            // An engine hears of it even if it does not read.
+            let awake = connection.wake(&self.spares);
+            awake.session.failed(
+                balancebeam::session::Side::Client,
+                balancebeam::session::Direction::Read,
+            );
+        }
+        let mut hand = Hand {
+            net: &self.net,
+            pool: &self.pool,
+            state: &self.state,
+            client,
+            calls: 0,
+        };
+        let turn = connection.turn(&mut hand, &self.spares, now);
+        if turn == Turn::Gone {
+            self.connections[client] = None;
+        }
+        let exchange = self.records.iter().filter(|(of, _, _)| *of == client).count();
+        self.hear(Source::Session { client, exchange });
+        let mut net = self.net.borrow_mut();
+        net.note(format_args!("turn of client {}: {turn:?}", self.clients[client].plan.id));
+        if turn == Turn::Yield {
+            net.counts.one("turns that were cut short");
+            net.wake(client, 0);
+        }
+        drop(net);
+        oracle::after_turn(self, client, turn);
+    }
+
+    /// Looks at what was said.
+    fn hear(&mut self, source: Source<'_>) {
+        let net = &mut *self.net.borrow_mut();
+        for line in self.listening.heard() {
+            net.note(format_args!("{line}"));
+            let said = Said::read(&line);
+            // Of several exchanges in one turn each counts for itself.
+            let source = match source {
+                Source::Session { client, .. } => {
+                    let exchange = self.records.iter().filter(|(of, ..)| *of == client).count();
+                    Source::Session { client, exchange }
+                }
+                probe => probe,
+            };
+            self.judge.hear(&said, source, net);
+            if let (Said::Exchange(record), Source::Session { client, .. }) = (said, source) {
+                self.records.push((client, net.now, record));
+            }
+        }
+        self.judge.is_content(net);
+    }
+
+    /// An engine that watches idle connections closes one of which it hears.
+    fn listen(&mut self, link: usize) {
+        let place_owner = self.net.borrow().places[link].owner;
+        let Owner::Upstream(id) = place_owner else { return };
+        if !self.scenario.knobs.watches_idle {
+            return;
+        }
+        let removed = self.pool.remove(UpstreamId(id), |line| line.0.link == link);
+        let Some(line) = removed else { return };
+        let mut net = self.net.borrow_mut();
+        let now = net.instant();
+        let place = &mut net.places[link];
+        place.idle_since = None;
+        if !place.link.back.bytes.is_empty() {
+            self.state.upstreams.all()[id].distrust(now);
+        }
+        net.counts.one("idle connections closed at once");
+        drop(net);
+        drop(line);
+    }
+
+    fn sweep(&mut self) {
+        let now = self.net.borrow().instant();
+        for line in self.pool.sweep(now) {
+            let mut net = self.net.borrow_mut();
+            net.places[line.0.link].idle_since = None;
+            net.counts.one("idle connections grown old");
+        }
+        if let Some(limiter) = &self.state.limiter {
+            limiter.sweep(now);
+        }
+        oracle::after_sweep(self);
+        let mut net = self.net.borrow_mut();
+        let at = net.now + SWEEP_INTERVAL;
+        net.schedule(at, Event::Sweep);
+    }
+
+    fn befall(&mut self, what: What) {
+        self.net.borrow_mut().note(format_args!("{what:?}"));
+        match what {
+            What::Drain if !self.state.is_stopping() => {
+                self.state.stop();
+                let mut net = self.net.borrow_mut();
+                self.drained_at = Some(net.now);
+                net.counts.one("drains");
+                let drain = self.state.config.timeouts.drain.as_millis() as Ms;
+                let at = net.now + drain;
+                net.schedule(at, Event::DrainEnds);
+                (0..self.connections.len()).for_each(|client| net.wake(client, 0));
+            }
+            What::Drain => (),
+            What::Jump(by) => {
+                let mut net = self.net.borrow_mut();
+                net.now += by;
+                net.counts.one("clock jumps");
+            }
+            what => self.net.borrow_mut().befall(what),
+        }
+    }
+
+    /// Whatever is still open is ended, and visibly if it is in the middle of something.
+    fn end_drain(&mut self) {
+        for place in 0..self.connections.len() {
+            let Some(connection) = self.connections[place].take() else { continue };
+            if connection.is_busy() {
+                self.cut += 1;
+                let link = connection.client.link;
+                self.net.borrow_mut().places[link].link.resets_on_close = true;
+                self.net.borrow_mut().counts.one("exchanges cut by a drain");
+            }
+        }
+    }
+}
