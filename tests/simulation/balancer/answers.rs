@@ -46,7 +46,7 @@ fn check_client(client: &Client, answers: &[Answer], net: &mut Net) -> usize {
     let left = client.reader.left();
     // A HEAD whose first line never was whole cannot be known for one: its refusal has a body.
     let is_refusal = left.is_empty() || left.starts_with(OURS) || OURS.starts_with(left);
-    let may_be_cut = client.saw_reset || client.has_left || client.has_stalled;
+    let may_be_cut = client.saw_reset || client.has_left;
     net.check("a head that is cut is visibly cut", is_refusal || may_be_cut, || {
         String::from_utf8_lossy(left).into_owned()
     });
@@ -67,7 +67,7 @@ fn a_cut_answer_is_visibly_cut(client: &Client, message: &Message, net: &mut Net
         return;
     }
     net.counts.one("answers that were cut");
-    let is_visible = client.saw_reset || client.has_left || client.has_stalled;
+    let is_visible = client.saw_reset || client.has_left;
     net.check("a cut answer is visibly cut", is_visible, || {
         format!("client {}: {:?}", client.plan.id, message.first_line)
     });

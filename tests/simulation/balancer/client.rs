@@ -28,11 +28,8 @@ pub struct Client {
     /// When the last head was sent whose body waits for a 100.
     asked_at: Option<(usize, Ms)>,
     has_half_closed: bool,
-    /// It has reset, or ended within a request.
+    /// It has reset, or has stopped reading: whatever it got is not all there was.
     pub has_left: bool,
-    /// It does not send or read any more, and does not say so.
-    pub has_stalled: bool,
-    pub saw_end: bool,
     pub saw_reset: bool,
     pub is_done: bool,
 }
@@ -52,8 +49,6 @@ impl Client {
             asked_at: None,
             has_half_closed: false,
             has_left: false,
-            has_stalled: false,
-            saw_end: false,
             saw_reset: false,
             is_done: false,
             plan,
@@ -65,16 +60,6 @@ impl Client {
             client.ends.push(client.wire.len());
         }
         client
-    }
-
-    /// Requests of which every byte was sent.
-    pub fn sent_whole(&self) -> usize {
-        self.ends.iter().filter(|&&end| end <= self.sent).count()
-    }
-
-    /// Whether all of the head of its request number `at` was sent.
-    pub fn sent_head(&self, at: usize) -> bool {
-        self.heads.get(at).is_some_and(|&end| end <= self.sent)
     }
 
     /// Does what it can do now.
@@ -119,7 +104,7 @@ impl Client {
             _ => PIECE,
         };
         if most == 0 {
-            self.has_stalled = true;
+            self.has_left = true;
             if net.places[link].link.near_closed.is_some() {
                 self.is_done = true;
             }
@@ -143,7 +128,6 @@ impl Client {
             }
             Found::End => {
                 self.reader.end();
-                self.saw_end = true;
                 net.places[link].link.far_close();
                 net.tell_near(link);
             }
@@ -159,15 +143,11 @@ impl Client {
             Some(ClientMishap::EndsAfterSending(end)) if self.sent >= end.min(most) => {
                 most = most.min(end);
                 if self.sent >= end && self.sent < self.wire.len() {
-                    self.has_left = true;
                     return self.half_close(net, link);
                 }
             }
             Some(ClientMishap::EndsAfterSending(end)) => most = most.min(end),
-            Some(ClientMishap::StallsAfterSending(end)) => {
-                most = most.min(end);
-                self.has_stalled |= self.sent >= end && self.sent < self.wire.len();
-            }
+            Some(ClientMishap::StallsAfterSending(end)) => most = most.min(end),
             _ => (),
         }
         if self.sent == self.wire.len() && self.plan.half_closes {

@@ -113,7 +113,7 @@ impl Judge {
                         format!("client {client}, exchange {exchange}")
                     });
                     net.counts.one("losses held against upstreams");
-                    net.ledger.blame(client, id).is_some()
+                    net.ledger.blame(client, id)
                 }
                 "NoConnection" => {
                     net.ledger.facts.contains(&Fact::ConnectFailed { upstream: id })

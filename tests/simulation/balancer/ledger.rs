@@ -147,21 +147,20 @@ impl Ledger {
         })
     }
 
-    /// Takes a fresh connection of `client` to `upstream` that this turn has lost without a whole
-    /// head, and marks it.
-    pub fn blame(&mut self, client: usize, upstream: usize) -> Option<Use> {
-        let heads = &self.heads;
-        let at = *self.touched.iter().find(|&&at| {
+    /// Takes a fresh connection of `client` to `upstream` that this turn has lost before its answer
+    /// was whole, and marks it.
+    pub fn blame(&mut self, client: usize, upstream: usize) -> bool {
+        let ends = &self.ends;
+        let at = self.touched.iter().find(|&&at| {
             let used = &self.uses[at];
             used.client == client
                 && used.upstream == upstream
                 && !used.is_reused
                 && used.is_lost
                 && !used.was_blamed
-                && !heads[used.link].iter().any(|&at| at <= used.before + used.read)
-        })?;
-        self.uses[at].was_blamed = true;
-        Some(self.uses[at].clone())
+                && !ends[used.link].contains(&(used.before + used.read))
+        });
+        at.is_some_and(|&at| !std::mem::replace(&mut self.uses[at].was_blamed, true))
     }
 }
 

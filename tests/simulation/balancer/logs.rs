@@ -75,7 +75,6 @@ pub struct Record {
     pub status: u16,
     pub attempts: usize,
     pub took: Ms,
-    pub is_finished: bool,
 }
 
 impl Said {
@@ -116,6 +115,5 @@ fn record(line: &str) -> Option<Said> {
         status,
         attempts: number("attempts=")? as usize,
         took: number("ms=")?,
-        is_finished: !facts.ends_with(" aborted") && !facts.ends_with(" unfinished"),
     }))
 }

@@ -138,10 +138,9 @@ impl Net {
                 self.turns_at[client] = None;
             }
             Event::Turn(_) => return None,
-            Event::Far(link) if self.places[link].far_at == Some(at) => {
-                self.places[link].far_at = None;
+            Event::Far(link) => {
+                self.places[link].far_at.take_if(|earliest| *earliest <= at);
             }
-            Event::Far(_) => return None,
             _ => (),
         }
         Some(event)
@@ -156,11 +155,12 @@ impl Net {
         }
     }
 
-    /// The far end of a connection is to look at it after so many milliseconds, or sooner.
+    /// The far end of a connection is to look at it after so many milliseconds.
     pub fn stir(&mut self, link: usize, after: Ms) {
         let at = self.now + after;
-        if self.places[link].far_at.is_none_or(|then| at < then) {
-            self.places[link].far_at = Some(at);
+        if self.places[link].far_at != Some(at) {
+            let earliest = self.places[link].far_at.map_or(at, |then| then.min(at));
+            self.places[link].far_at = Some(earliest);
             self.schedule(at, Event::Far(link));
         }
     }
@@ -247,7 +247,8 @@ impl Net {
             }
             match what {
                 What::ClosesIdle(_) if place.idle_since.is_some() => place.link.far_close(),
-                What::Breaks(_) if place.link.draws.percent(50) => place.link.far_close(),
+                // An orderly end within an answer that ends with its connection would be its end.
+                What::Breaks(_) if place.idle_since.is_some() => place.link.far_close(),
                 What::Breaks(_) => place.link.far_resets(),
                 What::Turns(..) => {
                     self.stir(link, 0);

@@ -46,11 +46,6 @@ impl Message {
         self.fields[at..].split("\r\n").next()
     }
 
-    /// The number of the exchange, in a request's target.
-    pub fn id(&self) -> Option<usize> {
-        self.first_line.split(' ').nth(1)?.strip_prefix('/')?.parse().ok()
-    }
-
     pub fn status(&self) -> u16 {
         self.first_line.get(9..12).and_then(|text| text.parse().ok()).unwrap_or(0)
     }

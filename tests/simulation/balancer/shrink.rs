@@ -150,21 +150,36 @@ pub fn shrink(seed: u64, oracle: &str) -> Vec<Cut> {
     loop {
         let before = cuts.len();
         for cut in candidates(&scenario(seed, &cuts)) {
-            if cuts.contains(&cut) {
+            let whole = scenario(seed, &cuts).to_string();
+            cuts.push(cut);
+            let smaller = scenario(seed, &cuts);
+            if smaller.to_string() == whole {
+                cuts.pop();
                 continue;
             }
-            cuts.push(cut);
-            let finding = world::play(&scenario(seed, &cuts), false).finding;
+            let finding = world::play(&smaller, false).finding;
             if finding.is_none_or(|finding| finding.oracle != oracle) {
                 cuts.pop();
             }
             played += 1;
             if played >= MOST_PLAYED {
-                return cuts;
+                return without_idle_cuts(seed, cuts);
             }
         }
         if cuts.len() == before {
-            return cuts;
+            return without_idle_cuts(seed, cuts);
         }
     }
+}
+
+/// Leaves out cuts within what another one has taken out.
+fn without_idle_cuts(seed: u64, mut cuts: Vec<Cut>) -> Vec<Cut> {
+    let shrunk = scenario(seed, &cuts).to_string();
+    for at in (0..cuts.len()).rev() {
+        let cut = cuts.remove(at);
+        if scenario(seed, &cuts).to_string() != shrunk {
+            cuts.insert(at, cut);
+        }
+    }
+    cuts
 }
