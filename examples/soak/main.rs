@@ -20,7 +20,10 @@ use balancer::trace::Finding;
 use balancer::{runs, world};
 
 #[derive(Parser)]
-#[command(name = "soak", about = "Plays the whole balancer from many seeds, and shrinks what it finds")]
+#[command(
+    name = "soak",
+    about = "Plays the whole balancer from many seeds, and shrinks what it finds"
+)]
 struct Arguments {
     /// How many seeds
     #[arg(long, default_value_t = 10_000)]
@@ -69,7 +72,11 @@ fn soak(arguments: &Arguments) -> ExitCode {
         println!("{count:>10} {what}");
     }
     let seconds = begin.elapsed().as_secs_f64();
-    println!("{} seeds in {seconds:.1} s, {:.0} a second", runs.played, runs.played as f64 / seconds);
+    println!(
+        "{} seeds in {seconds:.1} s, {:.0} a second",
+        runs.played,
+        runs.played as f64 / seconds
+    );
     let Some((seed, finding)) = runs.finding else { return ExitCode::SUCCESS };
     tell(seed, &finding);
     ExitCode::FAILURE

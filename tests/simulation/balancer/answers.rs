@@ -83,9 +83,8 @@ fn it_is_the_answer_to_this(
     net: &mut Net,
 ) {
     let shown = || format!("client {}, request {}: {answer:?}", client.plan.id, request.id);
-    let is_its = answer.is_some_and(|(_, answer)| {
-        answer.id == request.id && answer.status == message.status()
-    });
+    let is_its = answer
+        .is_some_and(|(_, answer)| answer.id == request.id && answer.status == message.status());
     net.check("an answer is to its request", is_its, shown);
     let Some((serial, answer)) = answer else { return };
     let has_fault = request.fault.is_some() && message.is_whole;

@@ -43,7 +43,9 @@ impl Client {
             heads: Vec::new(),
             sent: 0,
             read: 0,
-            reader: Reader::of_responses(plan.requests.iter().map(|r| r.method == "HEAD").collect()),
+            reader: Reader::of_responses(
+                plan.requests.iter().map(|r| r.method == "HEAD").collect(),
+            ),
             begun: Vec::new(),
             waits_until: 0,
             asked_at: None,
@@ -188,9 +190,9 @@ impl Client {
                 self.asked_at = Some((at, net.now));
                 net.stir(link, CONTINUE_PATIENCE);
             }
-            let is_patient = self.asked_at.is_none_or(|(then, since)| {
-                then != at || net.now < since + CONTINUE_PATIENCE
-            });
+            let is_patient = self
+                .asked_at
+                .is_none_or(|(then, since)| then != at || net.now < since + CONTINUE_PATIENCE);
             if is_patient && !has_word {
                 most = most.min(self.heads[at]);
             }

@@ -76,7 +76,7 @@ fn knobs(mood: Mood, draws: &mut Draws) -> Knobs {
         knobs.budget_floor = draws.one_of(&[0, 1, 10]);
         knobs.fail_open = draws.percent(70);
         knobs.pool = draws.one_of(&[0, 1, 3, 1024]);
-        knobs.per_minute = draws.one_of(&[0, 0, 1, 3, 8]);
+        knobs.per_minute = draws.one_of(&[0, 0, 0, 2, 5, 10]);
         knobs.limit_clients = draws.one_of(&[1, 1_000, 1_000]);
         knobs.most_connections = draws.one_of(&[3, 1_000, 1_000, 1_000]);
     }
@@ -183,10 +183,8 @@ fn answer(mood: Mood, draws: &mut Draws) -> AnswerPlan {
         7 | 8 => UpstreamMishap::Mute,
         9..=11 => UpstreamMishap::Early { reads_on: draws.percent(50) },
         12 | 13 => UpstreamMishap::Garbage,
-        14..=16 => UpstreamMishap::Cut { permille: draws.below(1_000), resets },
-        17 | 18 => {
-            UpstreamMishap::SaysMore { later: draws.one_of(&[0, 0, 1, 30]) }
-        }
+        14 | 15 => UpstreamMishap::Cut { permille: draws.below(1_000), resets },
+        16..=18 => UpstreamMishap::SaysMore { later: draws.one_of(&[0, 1, 10, 30]) },
         _ => UpstreamMishap::Lies,
     });
     AnswerPlan {

@@ -73,6 +73,10 @@ impl Hand<'_> {
         assert!(self.calls < MOST_CALLS, "a turn runs in circles");
     }
 
+    fn is_active(&self, net: &mut Net) {
+        net.active[self.client] = net.now;
+    }
+
     fn attach(&self, link: usize, upstream: usize) {
         let net = &mut *self.net.borrow_mut();
         let before = net.places[link].link.back.read;
@@ -93,6 +97,7 @@ impl Hands for Hand<'_> {
         match &result {
             Ok(0) => net.ledger.lost(wire.link),
             Ok(n) => {
+                self.is_active(net);
                 net.ledger.read(wire.link, *n);
                 net.stir(wire.link, 1);
             }
@@ -109,6 +114,7 @@ impl Hands for Hand<'_> {
         let result = net.places[wire.link].link.near_write(bytes);
         match &result {
             Ok(n) => {
+                self.is_active(net);
                 net.ledger.wrote(wire.link, bytes, *n);
                 net.stir(wire.link, 1);
                 if net.places[wire.link].link.far_reset {
@@ -173,6 +179,7 @@ impl Hands for Hand<'_> {
 
     fn dial(&mut self, id: UpstreamId, address: SocketAddr) -> io::Result<(Line, bool)> {
         let mut net = self.net.borrow_mut();
+        self.is_active(&mut net);
         let is_steady = net.steady[id.0];
         let second = address.port() != 80;
         if net.is_hostile && net.draws.percent(1) {

@@ -115,9 +115,7 @@ impl Judge {
                     net.counts.one("losses held against upstreams");
                     net.ledger.blame(client, id)
                 }
-                "NoConnection" => {
-                    net.ledger.facts.contains(&Fact::ConnectFailed { upstream: id })
-                }
+                "NoConnection" => net.ledger.facts.contains(&Fact::ConnectFailed { upstream: id }),
                 "ConnectTimedOut" => {
                     net.counts.one("connects that timed out");
                     let least = if self.addresses[id] == 1 { self.connect } else { 0 };

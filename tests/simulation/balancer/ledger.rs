@@ -29,9 +29,14 @@ pub struct Use {
 /// What was noticed during a turn that may speak for or against an upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fact {
-    ConnectFailed { upstream: usize },
+    ConnectFailed {
+        upstream: usize,
+    },
     /// A connect was given up after so many milliseconds.
-    ConnectGivenUp { upstream: usize, after: Ms },
+    ConnectGivenUp {
+        upstream: usize,
+        after: Ms,
+    },
 }
 
 #[derive(Default)]
@@ -141,10 +146,12 @@ impl Ledger {
 
     /// Whether this turn has had a final head of `upstream` for `client`.
     pub fn has_head(&self, client: usize, upstream: usize) -> bool {
-        self.uses.iter().rev().filter(|u| u.client == client && u.upstream == upstream).any(|used| {
-            let heads = &self.heads[used.link];
-            heads.iter().any(|&at| at > used.before && at <= used.before + used.read)
-        })
+        self.uses.iter().rev().filter(|u| u.client == client && u.upstream == upstream).any(
+            |used| {
+                let heads = &self.heads[used.link];
+                heads.iter().any(|&at| at > used.before && at <= used.before + used.read)
+            },
+        )
     }
 
     /// Takes a fresh connection of `client` to `upstream` that this turn has lost before its answer

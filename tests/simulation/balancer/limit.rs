@@ -29,7 +29,12 @@ pub fn check(world: &World<'_>) {
         no_window_holds_more(world, &admitted, limit);
         for refused in of_it().filter(|(.., record)| record.status == REFUSED) {
             let others = of_it().filter(|(.., record)| record.status != REFUSED).map(begun);
-            nobody_is_refused_without_cause(world, begun(refused), &others.collect::<Vec<_>>(), limit);
+            nobody_is_refused_without_cause(
+                world,
+                begun(refused),
+                &others.collect::<Vec<_>>(),
+                limit,
+            );
         }
     }
 }

@@ -25,6 +25,8 @@ pub enum Event {
     Turn(usize),
     /// An idle connection has something to tell.
     Listen(usize),
+    /// The end of a connection that its upstream has closed arrives.
+    Farewell(usize),
     Happening(usize),
     Probes,
     ProbeEnds(usize),
@@ -79,6 +81,8 @@ pub struct Net {
     queued: u64,
     turns_at: Vec<Option<Ms>>,
     pub ledger: Ledger,
+    /// When each session moved a byte last, or asked for a connection.
+    pub active: Vec<Ms>,
     /// How often each request was heard of by an upstream.
     pub heard: BTreeMap<usize, usize>,
     pub answers: Vec<Answer>,
@@ -103,6 +107,7 @@ impl Net {
             queued: 0,
             turns_at: vec![None; clients],
             ledger: Ledger::default(),
+            active: vec![0; clients],
             heard: BTreeMap::new(),
             answers: Vec::new(),
             finding: None,
@@ -246,7 +251,13 @@ impl Net {
                 continue;
             }
             match what {
-                What::ClosesIdle(_) if place.idle_since.is_some() => place.link.far_close(),
+                What::ClosesIdle(_) if place.idle_since.is_some() => {
+                    // Its end is on its way for a while, and may meet a request.
+                    place.link.far_closed = true;
+                    let at = self.now + place.link.draws.below(30) as Ms;
+                    self.schedule(at, Event::Farewell(link));
+                    continue;
+                }
                 // An orderly end within an answer that ends with its connection would be its end.
                 What::Breaks(_) if place.idle_since.is_some() => place.link.far_close(),
                 What::Breaks(_) => place.link.far_resets(),

@@ -18,6 +18,7 @@ const DRAIN_GRACE: Duration = Duration::from_millis(300);
 
 pub fn after_turn(world: &mut World<'_>, client: usize, turn: Turn) {
     has_a_deadline(world, client, turn);
+    waits_for_something_that_ends(world, client);
     memory_is_bounded(world, client);
     a_drain_waits_for_nobody_idle(world, client);
     in_flight_is_what_is_in_flight(world);
@@ -46,6 +47,20 @@ fn has_a_deadline(world: &World<'_>, client: usize, turn: Turn) {
     let deadline = connection.deadline();
     let holds = turn != Turn::Wait || deadline.is_some_and(|at| at > now);
     net.check("no live session without a deadline", holds, || format!("client {client}"));
+}
+
+/// A deadline that is far away is none. Without a byte moved nothing lasts longer than the longest
+/// one; a client that takes no answer may cost it twice: for what stalled, and for being told so.
+fn waits_for_something_that_ends(world: &World<'_>, client: usize) {
+    let Some(deadline) = world.connections[client].as_ref().and_then(|c| c.deadline()) else {
+        return;
+    };
+    let timeouts = &world.state.config.timeouts;
+    let longest = timeouts.idle.max(timeouts.response).max(timeouts.progress).as_millis() as Ms;
+    let net = &mut *world.net.borrow_mut();
+    let most = net.now.max(net.active[client] + longest) + longest;
+    let at = net.ms_of(deadline);
+    net.check("every wait has an end", at <= most, || format!("client {client} until {at} ms"));
 }
 
 /// What peers send must not fill our memory, and whoever is idle must cost nearly nothing.
@@ -106,7 +121,8 @@ fn in_flight_is_what_is_in_flight(world: &mut World<'_>) {
 fn nobody_is_in_flight(world: &World<'_>) {
     let net = &mut *world.net.borrow_mut();
     for upstream in world.state.upstreams.all().iter() {
-        let left = if world.connections.iter().any(Option::is_some) { 0 } else { upstream.in_flight() };
+        let left =
+            if world.connections.iter().any(Option::is_some) { 0 } else { upstream.in_flight() };
         net.check("in the end nobody is in flight", left == 0, || upstream.name().to_string());
     }
 }

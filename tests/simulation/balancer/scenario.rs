@@ -226,8 +226,17 @@ impl fmt::Display for Scenario {
         for (at, what) in self.happenings.iter().filter(|(_, what)| *what != What::Jump(0)) {
             writeln!(f, "  at {at} ms: {what:?}")?;
         }
-        for ClientPlan { id, at, address, pipelines, pace, thinks, half_closes, mishap, requests } in
-            &self.clients
+        for ClientPlan {
+            id,
+            at,
+            address,
+            pipelines,
+            pace,
+            thinks,
+            half_closes,
+            mishap,
+            requests,
+        } in &self.clients
         {
             write!(f, "  client {id} at {at} ms from 192.0.2.{address}: pace {pace} ms, ")?;
             write!(f, "thinks {thinks} ms, pipelines: {pipelines}, half-closes: {half_closes}")?;

@@ -310,7 +310,11 @@ impl Peer {
     fn finish(&mut self, then: Then, net: &mut Net) {
         self.is_done = true;
         let link = &mut net.places[self.link].link;
-        if then == Then::Resets { link.far_resets() } else { link.far_close() }
+        if then == Then::Resets {
+            link.far_resets()
+        } else {
+            link.far_close()
+        }
         net.tell_near(self.link);
     }
 }
@@ -324,7 +328,9 @@ fn check(message: &Message, request: &RequestPlan, net: &mut Net) {
     });
     net.check("nothing malformed is forwarded", fault.is_none(), || first.clone());
     let via = message.field("Via").unwrap_or_default();
-    net.check("a request names who forwarded it", via.ends_with(" balancebeam"), || via.to_string());
+    net.check("a request names who forwarded it", via.ends_with(" balancebeam"), || {
+        via.to_string()
+    });
     let is_its = words::is_content(&format!("q{id};"), &message.content);
     let len = message.content.len();
     net.check("a request's body is its own", is_its && len <= *size, || first.clone());

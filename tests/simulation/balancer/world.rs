@@ -228,6 +228,11 @@ impl<'a> World<'a> {
             Event::DialEnds(link) => self.end_dial(link),
             Event::Turn(client) => self.turn(client),
             Event::Listen(link) => self.listen(link),
+            Event::Farewell(link) => {
+                let mut net = self.net.borrow_mut();
+                net.places[link].link.far_close();
+                net.tell_near(link);
+            }
             Event::Happening(number) => self.befall(self.scenario.happenings[number].1),
             Event::Probes => {
                 if let Some(probes) = &mut self.probes {
@@ -257,6 +262,8 @@ impl<'a> World<'a> {
         let now = self.net.borrow().instant();
         let link = self.net.borrow_mut().connect(Owner::Client(place), place, Dial::Made);
         client.link = Some(link);
+        let at = self.net.borrow().now;
+        self.net.borrow_mut().active[place] = at;
         let peer = IpAddr::V4(Ipv4Addr::new(192, 0, 2, client.plan.address));
         let wire = Wire { net: self.net.clone(), link };
         let connection = Connection::new(self.state.clone(), peer, wire, turn_away, now);
@@ -312,24 +319,17 @@ impl<'a> World<'a> {
         if is_reset && !std::mem::replace(&mut self.was_told_of_reset[client], true) {
             // An engine hears of it even if it does not read.
             let awake = connection.wake(&self.spares);
-            awake.session.failed(
-                balancebeam::session::Side::Client,
-                balancebeam::session::Direction::Read,
-            );
+            awake
+                .session
+                .failed(balancebeam::session::Side::Client, balancebeam::session::Direction::Read);
         }
-        let mut hand = Hand {
-            net: &self.net,
-            pool: &self.pool,
-            state: &self.state,
-            client,
-            calls: 0,
-        };
+        let mut hand =
+            Hand { net: &self.net, pool: &self.pool, state: &self.state, client, calls: 0 };
         let turn = connection.turn(&mut hand, &self.spares, now);
         if turn == Turn::Gone {
             self.connections[client] = None;
         }
-        let exchange = self.records.iter().filter(|(of, _, _)| *of == client).count();
-        self.hear(Source::Session { client, exchange });
+        self.hear(Source::Session { client, exchange: 0 });
         let mut net = self.net.borrow_mut();
         net.note(format_args!("turn of client {}: {turn:?}", self.clients[client].plan.id));
         if turn == Turn::Yield {
@@ -358,6 +358,7 @@ impl<'a> World<'a> {
             };
             self.judge.hear(&said, source, net);
             if let (Said::Exchange(record), Source::Session { client, .. }) = (said, source) {
+                net.active[client] = net.now;
                 self.records.push((client, net.now, record));
             }
         }
