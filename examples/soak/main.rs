@@ -16,8 +16,7 @@ use std::time::Instant;
 use clap::Parser;
 
 use balancer::shrink::{self, Cut};
-use balancer::trace::Finding;
-use balancer::{runs, world};
+use balancer::{play, runs};
 
 #[derive(Parser)]
 #[command(
@@ -78,27 +77,14 @@ fn soak(arguments: &Arguments) -> ExitCode {
         runs.played as f64 / seconds
     );
     let Some((seed, finding)) = runs.finding else { return ExitCode::SUCCESS };
-    tell(seed, &finding);
+    println!("\n{}", shrink::report(seed, &finding));
     ExitCode::FAILURE
-}
-
-/// Tells of a finding, as small as it can be made.
-fn tell(seed: u64, finding: &Finding) {
-    println!("\nseed {seed}: {finding}\n");
-    let cuts = shrink::shrink(seed, finding.oracle);
-    let scenario = shrink::scenario(seed, &cuts);
-    if let Some(finding) = world::play(&scenario, false).finding {
-        println!("shrunk: {finding}\n\n{scenario}");
-    }
-    let words: Vec<_> = cuts.iter().map(Cut::to_string).collect();
-    let cut = if words.is_empty() { String::new() } else { format!(" --cut {}", words.join(",")) };
-    println!("replay: cargo run --release --example soak -- --seed {seed}{cut}");
 }
 
 fn replay(seed: u64, cuts: &[Cut]) -> ExitCode {
     let scenario = shrink::scenario(seed, cuts);
     println!("{scenario}");
-    let played = world::play(&scenario, true);
+    let played = play::play(&scenario, true);
     for line in &played.lines {
         println!("{line}");
     }

@@ -1,12 +1,12 @@
-//! Many seeds, on a few threads. Not here: one of them (`world.rs`).
+//! Many seeds, on a few threads. Not here: one of them (`play.rs`).
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use super::generate;
+use super::play;
 use super::trace::{Counts, Finding};
-use super::world;
 
 /// Of so many seeds one is played twice, to see whether it comes to the same.
 const ONE_PLAYED_TWICE_OF: u64 = 20;
@@ -40,12 +40,12 @@ fn play_some(next: &AtomicU64, end: u64, runs: &Mutex<Runs>) {
             break;
         }
         let scenario = generate::scenario(seed);
-        let played = world::play(&scenario, false);
+        let played = play::play(&scenario, false);
         let mut finding = played.finding;
         mine.played += 1;
         mine.counts.add(&played.counts);
-        if seed % ONE_PLAYED_TWICE_OF == 0 && finding.is_none() {
-            let again = world::play(&scenario, false).hash;
+        if seed.is_multiple_of(ONE_PLAYED_TWICE_OF) && finding.is_none() {
+            let again = play::play(&scenario, false).hash;
             mine.counts.one("seeds played twice");
             finding = (again != played.hash).then(|| Finding {
                 oracle: "the same seed gives the same trace",

@@ -7,8 +7,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::generate;
+use super::play;
 use super::scenario::{Mode, RequestPlan, Scenario, What};
-use super::world;
+use super::trace::Finding;
 
 /// Scenarios that one shrinking plays at the most.
 const MOST_PLAYED: usize = 2_000;
@@ -143,8 +144,22 @@ fn candidates(scenario: &Scenario) -> Vec<Cut> {
     cuts
 }
 
+/// A finding of a seed, as small as it can be made, and how to play it again.
+pub fn report(seed: u64, finding: &Finding) -> String {
+    let cuts = shrink(seed, finding.oracle);
+    let scenario = scenario(seed, &cuts);
+    let shrunk = play::play(&scenario, false).finding;
+    let shrunk = shrunk.map_or(String::new(), |finding| finding.to_string());
+    let words: Vec<_> = cuts.iter().map(Cut::to_string).collect();
+    let cut = if words.is_empty() { String::new() } else { format!(" --cut {}", words.join(",")) };
+    format!(
+        "seed {seed}: {finding}\nshrunk: {shrunk}\n\n{scenario}\n\
+         replay: cargo run --release --example soak -- --seed {seed}{cut}"
+    )
+}
+
 /// Takes out what can be taken out. `oracle` is the rule that does not hold.
-pub fn shrink(seed: u64, oracle: &str) -> Vec<Cut> {
+fn shrink(seed: u64, oracle: &str) -> Vec<Cut> {
     let mut cuts = Vec::new();
     let mut played = 0;
     loop {
@@ -157,7 +172,7 @@ pub fn shrink(seed: u64, oracle: &str) -> Vec<Cut> {
                 cuts.pop();
                 continue;
             }
-            let finding = world::play(&smaller, false).finding;
+            let finding = play::play(&smaller, false).finding;
             if finding.is_none_or(|finding| finding.oracle != oracle) {
                 cuts.pop();
             }

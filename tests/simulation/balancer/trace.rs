@@ -29,10 +29,6 @@ impl Counts {
         *self.0.entry(what).or_default() += 1;
     }
 
-    pub fn of(&self, what: &str) -> u64 {
-        self.0.get(what).copied().unwrap_or(0)
-    }
-
     pub fn add(&mut self, other: &Counts) {
         for (what, count) in &other.0 {
             *self.0.entry(what).or_default() += count;
@@ -56,7 +52,7 @@ impl Trace {
     }
 
     pub fn note(&mut self, now: Ms, line: fmt::Arguments<'_>) {
-        let _ = write!(self, "{now} {line}\n");
+        let _ = writeln!(self, "{now} {line}");
         if let Some(lines) = &mut self.lines {
             lines.push(format!("{now:>8} {line}"));
         }

@@ -3,8 +3,9 @@
 
 use super::links::{Dial, Found};
 use super::net::{Answer, Net};
-use super::reader::{Message, Reader};
-use super::scenario::{AnswerPlan, Mode, Ms, RequestPlan, Scenario, UpstreamMishap};
+use super::reader::Reader;
+use super::scenario::{AnswerPlan, Mode, Ms, Scenario, UpstreamMishap};
+use super::task::{Task, Then, check};
 use super::words;
 
 /// The most that is read at once.
@@ -29,26 +30,6 @@ pub struct Peer {
     /// When it says what belongs to no answer.
     stray_at: Option<Ms>,
     is_done: bool,
-}
-
-/// One request, and what is done with it.
-struct Task {
-    id: usize,
-    plan: AnswerPlan,
-    heard: usize,
-    was_checked: bool,
-    has_continued: bool,
-    answers_at: Option<Ms>,
-    has_answered: bool,
-    /// What follows when everything is said.
-    then: Then,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Then {
-    GoesOn,
-    Closes,
-    Resets,
 }
 
 impl Peer {
@@ -175,10 +156,10 @@ impl Peer {
             format!("{more} behind {}", task.id)
         });
         let is_early = matches!(task.plan.mishap, Some(UpstreamMishap::Early { .. }));
-        if message.field("Expect").is_some() && !message.is_whole && !is_early {
-            if !std::mem::replace(&mut task.has_continued, true) && message.content.is_empty() {
-                self.words.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
-            }
+        let is_awaited = message.field("Expect").is_some() && message.content.is_empty();
+        if is_awaited && !(message.is_whole || is_early || task.has_continued) {
+            task.has_continued = true;
+            self.words.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
         if task.answers_at.is_none()
             && (message.is_whole || is_early)
@@ -317,24 +298,4 @@ impl Peer {
         }
         net.tell_near(self.link);
     }
-}
-
-/// A request is what its client has sent, and nobody else's; if it looks whole, it is.
-fn check(message: &Message, request: &RequestPlan, net: &mut Net) {
-    let RequestPlan { id, method, size, fault, .. } = request;
-    let first = format!("{method} /{id} HTTP/1.1");
-    net.check("a request is its client's", message.first_line == first, || {
-        format!("{:?} for {first:?}", message.first_line)
-    });
-    net.check("nothing malformed is forwarded", fault.is_none(), || first.clone());
-    let via = message.field("Via").unwrap_or_default();
-    net.check("a request names who forwarded it", via.ends_with(" balancebeam"), || {
-        via.to_string()
-    });
-    let is_its = words::is_content(&format!("q{id};"), &message.content);
-    let len = message.content.len();
-    net.check("a request's body is its own", is_its && len <= *size, || first.clone());
-    net.check("a request that looks whole is", !message.is_whole || len == *size, || {
-        format!("{len} of {size} bytes of {first}")
-    });
 }

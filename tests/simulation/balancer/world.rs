@@ -1,45 +1,33 @@
 //! The whole balancer on virtual time: connections, pool, health, limit, budget, and everybody at
-//! the far ends. The clock moves to whatever is next. Not here: what must hold (`oracle.rs`).
+//! the far ends. The clock moves to whatever is next. Not here: what must hold (`oracle.rs`), what
+//! befalls all of it (`happenings.rs`).
 
-use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use balancebeam::Config;
-use balancebeam::config::Authority;
 use balancebeam::engine_parts::{Connection, Pool, Spares, Turn};
+use balancebeam::session::{Direction, Side};
 use balancebeam::state::ProxyState;
-use balancebeam::upstream::{UpstreamId, Upstreams};
+use balancebeam::upstream::Upstreams;
 
 use super::client::Client;
 use super::hands::{Hand, Line, Shared, Wire};
 use super::health::{Judge, Source};
 use super::links::Dial;
-use super::logs::{self, Listening, Record, Said};
-use super::net::{Event, Net, Owner};
+use super::logs::{Listening, Record, Said};
+use super::net::{Event, Owner};
 use super::oracle;
 use super::probes::Probes;
-use super::scenario::{Mode, Mood, Ms, Scenario, What};
-use super::trace::{Counts, Finding, Trace};
+use super::scenario::{Mode, Mood, Ms, Scenario};
+use super::setup;
 use super::upstream::Peer;
 
 /// Time between two sweeps, of the pool and of the limit.
-const SWEEP_INTERVAL: Ms = 1_000;
+pub const SWEEP_INTERVAL: Ms = 1_000;
 /// Everything is over by then, whatever happens.
 const LONGEST: Ms = 4 * 3_600_000;
 /// Events that one scenario may have; with more it does not end.
 const MOST_EVENTS: usize = 2_000_000;
-
-/// What came of a scenario.
-pub struct Played {
-    pub finding: Option<Finding>,
-    pub counts: Counts,
-    pub hash: u64,
-    pub lines: Vec<String>,
-}
 
 pub struct World<'a> {
     pub scenario: &'a Scenario,
@@ -63,73 +51,9 @@ pub struct World<'a> {
     listening: Listening,
 }
 
-pub fn play(scenario: &Scenario, keeps_lines: bool) -> Played {
-    let net = Rc::new(RefCell::new(Net::new(
-        scenario.seed,
-        Instant::now(),
-        scenario.clients.len(),
-        scenario.upstreams.iter().map(|plan| plan.is_steady).collect(),
-        Trace::new(keeps_lines),
-    )));
-    let played = catch_unwind(AssertUnwindSafe(|| World::new(scenario, net.clone()).run()));
-    let mut net = match net.try_borrow_mut() {
-        Ok(net) => net,
-        Err(_) => panic!("the simulator itself has failed"),
-    };
-    if let Err(panic) = played {
-        let text = panic.downcast_ref::<&str>().map(|text| text.to_string());
-        let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-        net.accuse("nothing panics", || text);
-    }
-    Played {
-        finding: net.finding.take(),
-        counts: std::mem::take(&mut net.counts),
-        hash: net.trace.hash,
-        lines: net.trace.lines.take().unwrap_or_default(),
-    }
-}
-
-/// What the operator of the scenario has decided.
-fn config(scenario: &Scenario) -> Config {
-    let knobs = &scenario.knobs;
-    let authority = |plan: &super::scenario::UpstreamPlan| -> Authority {
-        logs::name(plan.id).parse().expect("a name of ours")
-    };
-    let mut config = Config {
-        upstreams: scenario.upstreams.iter().map(authority).collect(),
-        policy: knobs.policy,
-        ..Config::default()
-    };
-    config.retry.attempts = knobs.attempts;
-    config.retry.budget_percent = knobs.budget_percent;
-    config.retry.budget_floor = knobs.budget_floor;
-    config.retry.fail_open = knobs.fail_open;
-    config.health.interval = knobs.probes.map(Duration::from_millis);
-    (config.health.rise, config.health.fall) = (knobs.rise, knobs.fall);
-    config.limits.pool = knobs.pool;
-    config.limits.requests_per_minute = knobs.per_minute;
-    config.limits.rate_limit_clients = knobs.limit_clients;
-    if knobs.is_hasty {
-        let t = &mut config.timeouts;
-        for timeout in [
-            &mut t.head,
-            &mut t.idle,
-            &mut t.connect,
-            &mut t.response,
-            &mut t.progress,
-            &mut t.linger,
-            &mut t.pool,
-            &mut t.drain,
-        ] {
-            *timeout /= 10;
-        }
-    }
-    config
-}
-
 impl<'a> World<'a> {
-    fn new(scenario: &'a Scenario, net: Shared) -> World<'a> {
-        let config = config(scenario);
+    pub fn new(scenario: &'a Scenario, net: Shared) -> World<'a> {
+        let config = setup::config(scenario);
         let address = |id: usize, i: u16| SocketAddr::from(([10, 0, 0, id as u8], 80 + i));
         let addresses = scenario.upstreams.iter().enumerate();
         let addresses = addresses
@@ -173,7 +97,7 @@ impl<'a> World<'a> {
         }
     }
 
-    fn run(mut self) {
+    pub fn run(mut self) {
         let mut arrivals = self.clients.len();
         for _ in 0..MOST_EVENTS {
             let is_over = arrivals == 0
@@ -319,9 +243,7 @@ impl<'a> World<'a> {
         if is_reset && !std::mem::replace(&mut self.was_told_of_reset[client], true) {
             // An engine hears of it even if it does not read.
             let awake = connection.wake(&self.spares);
-            awake
-                .session
-                .failed(balancebeam::session::Side::Client, balancebeam::session::Direction::Read);
+            awake.session.failed(Side::Client, Direction::Read);
         }
         let mut hand =
             Hand { net: &self.net, pool: &self.pool, state: &self.state, client, calls: 0 };
@@ -363,78 +285,5 @@ impl<'a> World<'a> {
             }
         }
         self.judge.is_content(net);
-    }
-
-    /// An engine that watches idle connections closes one of which it hears.
-    fn listen(&mut self, link: usize) {
-        let place_owner = self.net.borrow().places[link].owner;
-        let Owner::Upstream(id) = place_owner else { return };
-        if !self.scenario.knobs.watches_idle {
-            return;
-        }
-        let removed = self.pool.remove(UpstreamId(id), |line| line.0.link == link);
-        let Some(line) = removed else { return };
-        let mut net = self.net.borrow_mut();
-        let now = net.instant();
-        let place = &mut net.places[link];
-        place.idle_since = None;
-        if !place.link.back.bytes.is_empty() {
-            self.state.upstreams.all()[id].distrust(now);
-        }
-        net.counts.one("idle connections closed at once");
-        drop(net);
-        drop(line);
-    }
-
-    fn sweep(&mut self) {
-        let now = self.net.borrow().instant();
-        for line in self.pool.sweep(now) {
-            let mut net = self.net.borrow_mut();
-            net.places[line.0.link].idle_since = None;
-            net.counts.one("idle connections grown old");
-        }
-        if let Some(limiter) = &self.state.limiter {
-            limiter.sweep(now);
-        }
-        oracle::after_sweep(self);
-        let mut net = self.net.borrow_mut();
-        let at = net.now + SWEEP_INTERVAL;
-        net.schedule(at, Event::Sweep);
-    }
-
-    fn befall(&mut self, what: What) {
-        self.net.borrow_mut().note(format_args!("{what:?}"));
-        match what {
-            What::Drain if !self.state.is_stopping() => {
-                self.state.stop();
-                let mut net = self.net.borrow_mut();
-                self.drained_at = Some(net.now);
-                net.counts.one("drains");
-                let drain = self.state.config.timeouts.drain.as_millis() as Ms;
-                let at = net.now + drain;
-                net.schedule(at, Event::DrainEnds);
-                (0..self.connections.len()).for_each(|client| net.wake(client, 0));
-            }
-            What::Drain => (),
-            What::Jump(by) => {
-                let mut net = self.net.borrow_mut();
-                net.now += by;
-                net.counts.one("clock jumps");
-            }
-            what => self.net.borrow_mut().befall(what),
-        }
-    }
-
-    /// Whatever is still open is ended, and visibly if it is in the middle of something.
-    fn end_drain(&mut self) {
-        for place in 0..self.connections.len() {
-            let Some(connection) = self.connections[place].take() else { continue };
-            if connection.is_busy() {
-                self.cut += 1;
-                let link = connection.client.link;
-                self.net.borrow_mut().places[link].link.resets_on_close = true;
-                self.net.borrow_mut().counts.one("exchanges cut by a drain");
-            }
-        }
     }
 }
