@@ -22,4 +22,7 @@ pub mod upstream;
 pub mod who;
 
 pub use config::{Authority, Config};
+/// For the simulator among the tests, which has no sockets: nothing here is promised to anybody.
+#[doc(hidden)]
+pub use engine::parts as engine_parts;
 pub use server::{Builder, Drained, Server, StartError};

@@ -1,8 +1,11 @@
 //! Random traffic from one seed: clients and upstreams that behave well and badly, bytes that arrive
 //! and leave in any pieces, a clock that jumps. What must hold, holds for every seed.
 //!
-//! `SIMULATION_SEED=n` replays one seed, `SIMULATION_SEEDS=n` runs more of them.
+//! One session at a time, with bodies that go past it, and the whole balancer: `docs/simulation.md`
+//! tells what is played. `SIMULATION_SEED=n` replays one seed, `SIMULATION_SEEDS=n` runs as many.
 
+#[path = "simulation/balancer/mod.rs"]
+mod balancer;
 #[path = "simulation/draws.rs"]
 mod draws;
 #[path = "simulation/messages.rs"]
@@ -19,14 +22,63 @@ mod upstream;
 use std::env;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-/// Seeds that every run plays: a few seconds' worth.
+use balancer::{play, runs, shrink};
+
+/// Seeds that every run plays of one session: a few seconds' worth.
 const SEEDS: u64 = 2_500;
+/// Seeds that every run plays of the whole balancer: less than a minute's worth on two CPUs.
+const SEEDS_OF_ALL: u64 = 12_000;
+const THREADS: usize = 2;
+
+/// What has to happen in one of so many seeds of the whole balancer, or it proves nothing about it.
+const OFTEN: u64 = 200;
+const HAPPENS: &[&str] = &[
+    "answers 408",
+    "answers 429",
+    "answers 502",
+    "answers 503",
+    "answers 504",
+    "answers of upstreams",
+    "answers that were cut",
+    "clients that had to be served",
+    "clients that half-closed",
+    "clients that reset",
+    "clients turned away",
+    "clock jumps",
+    "connects refused",
+    "connects that timed out",
+    "deadlines",
+    "drains",
+    "ejections",
+    "exchanges cut by a drain",
+    "full links",
+    "idle connections closed at once",
+    "idle connections found ended",
+    "idle connections grown old",
+    "idle connections that spoke",
+    "losses held against upstreams",
+    "probes",
+    "requests over the limit",
+    "restores",
+    "retries after a dead connection of the pool",
+    "retries within the budget",
+    "reused connections",
+    "seeds played twice",
+    "shortages of our own",
+    "turns that ended asleep",
+    "turns that leave the pool full",
+    "turns that were cut short",
+    "upstreams that broke off a request",
+    "upstreams that cut an answer",
+    "upstreams that said garbage",
+    "upstreams that said more than an answer",
+];
 
 fn number_of(name: &str) -> Option<u64> {
     env::var(name).ok().map(|text| text.parse().expect("a number"))
 }
 
-fn play(seed: u64) -> oracle::Findings {
+fn play_session(seed: u64) -> oracle::Findings {
     let played = catch_unwind(AssertUnwindSafe(|| traffic::play(seed)));
     played.unwrap_or_else(|panic| {
         eprintln!("replay it with SIMULATION_SEED={seed}");
@@ -37,17 +89,39 @@ fn play(seed: u64) -> oracle::Findings {
 #[test]
 fn whatever_happens_nobody_gets_what_is_not_theirs() {
     if let Some(seed) = number_of("SIMULATION_SEED") {
-        println!("{:?}", play(seed));
+        println!("{:?}", play_session(seed));
         return;
     }
     let seeds = number_of("SIMULATION_SEEDS").unwrap_or(SEEDS);
     let mut all = oracle::Findings::default();
     for seed in 0..seeds {
-        all.add(&play(seed));
+        all.add(&play_session(seed));
     }
     println!("{all:?}");
     // A simulation in which something never happens proves nothing about it.
     for (what, count) in all.named() {
         assert!(count >= seeds / 100, "only {count} {what} in {seeds} seeds");
+    }
+}
+
+#[test]
+fn the_whole_balancer_keeps_its_rules() {
+    if let Some(seed) = number_of("SIMULATION_SEED") {
+        let played = play::play(&shrink::scenario(seed, &[]), true);
+        played.lines.iter().for_each(|line| println!("{line}"));
+        assert_eq!(played.finding, None, "seed {seed}");
+        return;
+    }
+    let seeds = number_of("SIMULATION_SEEDS").unwrap_or(SEEDS_OF_ALL);
+    let runs = runs::play(0, seeds, THREADS);
+    if let Some((seed, finding)) = runs.finding {
+        panic!("{}", shrink::report(seed, &finding));
+    }
+    for (what, count) in runs.counts.iter() {
+        println!("{count:>10} {what}");
+    }
+    for what in HAPPENS {
+        let count = runs.counts.iter().find(|(name, _)| name == what).map_or(0, |(_, n)| n);
+        assert!(count >= seeds / OFTEN, "only {count} {what} in {seeds} seeds");
     }
 }

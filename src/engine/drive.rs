@@ -164,6 +164,8 @@ impl<L> Awake<L> {
         L: AsMut<H::Wire>,
     {
         let (mut bytes, mut exchanges) = (0, 0);
+        // A connect that came to its end while nobody looked, perhaps for long, has not timed out.
+        self.look_at_dial(hands, now);
         loop {
             match self.session.next(now) {
                 Next::Transfer(wants) => match self.transfer(client, hands, wants, now) {

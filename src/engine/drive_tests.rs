@@ -51,8 +51,10 @@ impl Wire {
 struct Hand {
     pipes: Arc<Pipes>,
     has_tiny_pipes: bool,
-    /// The connection that the next connect makes.
+    /// The connection that the next connect makes, at once or when it is looked at.
     line: Option<Wire>,
+    /// Connects do not come to an end.
+    is_dialling: bool,
 }
 
 impl Hands for Hand {
@@ -95,11 +97,11 @@ impl Hands for Hand {
     }
 
     fn dial(&mut self, _: UpstreamId, _: SocketAddr) -> io::Result<(Wire, bool)> {
-        Ok((self.line.take().expect("one connection"), true))
+        Ok((self.line.take().expect("one connection"), !self.is_dialling))
     }
 
     fn dialled(&mut self, _: &mut Wire) -> Option<io::Result<()>> {
-        Some(Ok(()))
+        (!self.is_dialling).then_some(Ok(()))
     }
 
     fn keep(&mut self, _: Wire, _: Instant) {}
@@ -115,6 +117,7 @@ impl Hands for Hand {
 
 /// A connection, and the far ends of its two sockets.
 struct World {
+    state: Arc<ProxyState>,
     hand: Hand,
     awake: Awake<Wire>,
     near_client: Wire,
@@ -138,10 +141,11 @@ impl World {
         let upstreams = Upstreams::new(&config, vec![vec![address]], 1);
         let now = Instant::now();
         let state = Arc::new(ProxyState::new(config, upstreams, now));
-        let session = Session::new(state, IpAddr::from(Ipv4Addr::LOCALHOST), now);
+        let session = Session::new(state.clone(), IpAddr::from(Ipv4Addr::LOCALHOST), now);
         let ((near_client, client), (line, upstream)) = (pair(), pair());
-        let hand = Hand { pipes: Pipes::new(usize::MAX), has_tiny_pipes, line: Some(line) };
-        World { hand, awake: Awake::new(session), near_client, client, upstream }
+        let pipes = Pipes::new(usize::MAX);
+        let hand = Hand { pipes, has_tiny_pipes, line: Some(line), is_dialling: false };
+        World { state, hand, awake: Awake::new(session), near_client, client, upstream }
     }
 
     /// Takes turns until `is_done`.
@@ -213,4 +217,21 @@ fn a_head_that_does_not_fit_into_a_pipe_leaves_in_order_before_its_body() {
     world.near_client.mood = Mood::IsFullOnce;
     world.upstream.write_all(&answer).expect("room for an answer");
     assert!(world.arrives(Side::Client, answer.len()) == answer, "the answer has come through");
+}
+
+#[test]
+fn a_connect_that_was_made_while_the_machine_slept_has_not_timed_out() {
+    let mut world = World::new(false);
+    world.hand.is_dialling = true;
+    let begin = Instant::now();
+    world.client.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").expect("room for a head");
+    while matches!(world.awake.upstream, Attached::Nothing) {
+        assert!(begin.elapsed() < PATIENCE, "waited in vain for a connect");
+        world.awake.turn(&mut world.near_client, &mut world.hand, begin);
+    }
+    world.hand.is_dialling = false;
+    let later = begin + Config::default().timeouts.connect * 2;
+    world.awake.turn(&mut world.near_client, &mut world.hand, later);
+    assert!(matches!(world.awake.upstream, Attached::Open(_)), "it is used");
+    assert!(world.state.upstreams.all()[0].is_up(), "and nobody is ejected");
 }

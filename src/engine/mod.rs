@@ -34,6 +34,14 @@ pub mod waiting_room;
 mod wheel;
 mod wire;
 
+/// What an engine that is only simulated is made of, the same as the others: `tests/simulation/`.
+pub mod parts {
+    pub use super::drive::{Attached, Awake, Hands, Turn};
+    pub use super::life::{Connection, Spares};
+    pub use super::pipe::Pipe;
+    pub use super::pool::Pool;
+}
+
 /// A way to drive sessions.
 pub trait Engine: Send + Sync {
     /// Takes a connection that was accepted; it is non-blocking. It counts as open while `pass`

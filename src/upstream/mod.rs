@@ -457,15 +457,16 @@ impl Upstreams {
         if seen == Seen::Served && !upstream.is_doubted.load(Ordering::Relaxed) {
             return;
         }
+        log::trace!("upstream {} seen: {seen:?}", upstream.name);
         // Perhaps it is the requests' fault; then all would be ejected one after the other.
         let stays = match seen {
             Seen::Broken if self.live().len() <= 1 => Some("it is the last one live"),
-            Seen::ServerError(_) | Seen::TooLate if self.is_half_ejected() => {
+            Seen::ServerError(_) | Seen::TooLate if upstream.is_up() && self.is_half_ejected() => {
                 Some("no more than half of all are ejected for that")
             }
             _ => None,
         };
-        if let Some(stays) = stays.filter(|_| upstream.is_up()) {
+        if let Some(stays) = stays {
             return upstream.warn_of(seen, stays, now);
         }
         let (change, trial_at) = {

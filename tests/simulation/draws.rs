@@ -30,17 +30,6 @@ impl Draws {
         among[self.below(among.len())]
     }
 
-    /// Mostly small, often enough to go past a session, now and then larger than all buffers.
-    pub fn size(&mut self) -> usize {
-        match self.below(20) {
-            0 | 5 => self.below(320_000),
-            6..=11 => 75_000 + self.below(120_000),
-            1..=3 => self.below(5_000),
-            4 => 0,
-            _ => self.below(200),
-        }
-    }
-
     /// How many of `most` bytes move at a time; at least one.
     pub fn piece(&mut self, most: usize) -> usize {
         let piece = match self.below(4) {

@@ -10,6 +10,17 @@ pub fn content(name: &str, len: usize) -> Vec<u8> {
     content
 }
 
+/// Mostly small, often enough to go past a session, now and then larger than all buffers.
+pub fn size(draws: &mut Draws) -> usize {
+    match draws.below(20) {
+        0 | 5 => draws.below(320_000),
+        6..=11 => 75_000 + draws.below(120_000),
+        1..=3 => draws.below(5_000),
+        4 => 0,
+        _ => draws.below(200),
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
     Nothing,
@@ -62,7 +73,7 @@ pub fn request(id: usize, is_last: bool, is_calm: bool, draws: &mut Draws) -> As
         let fault = draws.one_of(&["A : b\r\n", "Host: h\r\nHost: h\r\n", "A: b\n", " x\r\n"]);
         wire.extend_from_slice(fault.as_bytes());
     }
-    let len = draws.size();
+    let len = size(draws);
     let body = content(&format!("q{id};"), if framing == Framing::Nothing { 0 } else { len });
     let bad_chunk = !is_calm && draws.percent(4);
     wire.extend_from_slice(&framed(&body, framing, bad_chunk, draws));

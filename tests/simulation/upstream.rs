@@ -1,7 +1,7 @@
 //! A model of an upstream connection: it reads requests, checks them, and answers well or badly.
 
 use crate::draws::Draws;
-use crate::messages::{Framing, Message, content, framed};
+use crate::messages::{Framing, Message, content, framed, size};
 
 /// What an upstream has said to a request.
 pub struct Answer {
@@ -33,7 +33,7 @@ impl Plan {
         let (is_early, is_garbage, cut) = (mishap(15), mishap(5), mishap(12));
         let has_stray_bytes = mishap(4);
         Plan {
-            breaks_at: breaks.then(|| 1 + draws.size()),
+            breaks_at: breaks.then(|| 1 + size(draws)),
             answers: !is_mute,
             is_early,
             is_garbage,
@@ -47,7 +47,7 @@ impl Plan {
                 Framing::Chunked,
                 Framing::UntilClose,
             ]),
-            size: draws.size(),
+            size: size(draws),
         }
     }
 }
