@@ -263,6 +263,10 @@ SESSIONS = {
     "16-late-error": [CLIENT, POST_CHUNKED, FRESH, *UP, CLIENT, ABC, *DOWN],
     "19-all-at-once": [128 + CLIENT, GET, 128 + TOO_OFTEN, FRESH, 128 + UPSTREAM_TAKES, 0,
                        128 + UPSTREAM, OK, 128 + UPSTREAM, ABC, UPSTREAM_ENDS, *DOWN],
+    "08-long-line": [CLIENT_SAYS, 90, *b"GET /", *b"a" * 85, *DOWN],
+    "08-long-body": [CLIENT, PUT_LONG, *DOWN, SHUT_DOWN, CLIENT, BUFFER],
+    "08-long-chunks": [CLIENT, POST_CHUNKED, FRESH, *UP, CLIENT, LONG_CHUNK, CLIENT, BUFFER, *DOWN],
+    "46-three": [*SERVED, *SERVED, CLIENT, GET, *DOWN],
     "00-any-bytes": [CLIENT_SAYS, 3, 71, 69, 84, UPSTREAM_SAYS, 1, 0, REST, TOO_OFTEN],
 }
 
@@ -281,7 +285,7 @@ def sessions():
     all_of_them = {}
     for name, events in SESSIONS.items():
         for suffix, configuration in CONFIGURATIONS.items():
-            if suffix == "" or name[:2] in ("09", "17", "38", "43"):
+            if suffix == "" or name[:2] in ("08", "09", "17", "38", "43", "46"):
                 all_of_them[name + suffix] = bytes(configuration + events)
     return all_of_them
 

@@ -39,6 +39,8 @@ use balancebeam::upstream::health::Seen;
 
 use crate::world::World;
 
+pub use crate::world::Reached;
+
 /// Events of one input.
 const MOST_EVENTS: usize = 2_000;
 
@@ -100,6 +102,11 @@ const SEEN: [Seen; 8] = [
 ];
 
 pub fn check(input: &[u8]) {
+    play(input);
+}
+
+/// Plays an input to its end, and tells what has happened in it.
+pub fn play(input: &[u8]) -> Reached {
     let mut program = Unstructured::new(input);
     let choices = [byte(&mut program), byte(&mut program)];
     let mut world = World::new(configured(choices), choices[0] & 128 == 128);
@@ -113,7 +120,7 @@ pub fn check(input: &[u8]) {
             world.rest();
         }
     }
-    world.finish();
+    world.finish()
 }
 
 /// A byte of the program; behind its end they are 0.

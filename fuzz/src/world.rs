@@ -4,7 +4,8 @@
 //! what peers and the system may do at any time is not hindered. Not here: what an input looks like
 //! (`session.rs`), peers that behave well (`in_memory.rs`).
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -30,7 +31,23 @@ enum Link {
     Connected,
 }
 
+/// What has happened in a world: if something never happens, nothing is proved about it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reached {
+    pub statuses: BTreeSet<u16>,
+    pub tunnels: usize,
+    pub fresh: usize,
+    pub reused: usize,
+    pub kept: usize,
+    pub retried: usize,
+    pub aborted: usize,
+    pub lingered: usize,
+    pub spliced_up: usize,
+    pub spliced_down: usize,
+}
+
 pub struct World {
+    pub reached: Reached,
     pub session: Session,
     pub state: Arc<ProxyState>,
     pub now: Instant,
@@ -47,7 +64,7 @@ pub struct World {
     most_buffered: usize,
 }
 
-fn addresses(config: &Config) -> Vec<Vec<std::net::SocketAddr>> {
+fn addresses(config: &Config) -> Vec<Vec<SocketAddr>> {
     let of = |upstream: &balancebeam::Authority| upstream.address().into_iter().collect();
     config.upstreams.iter().map(of).collect()
 }
@@ -65,6 +82,7 @@ impl World {
             session.turn_away();
         }
         let mut world = World {
+            reached: Reached::default(),
             session,
             state,
             now,
@@ -104,10 +122,13 @@ impl World {
                     assert!(!keep || is_good && !self.is_deaf[1], "it cannot be used again");
                     let is_in_pipe = self.piped.is_some_and(|(to, _)| to == Side::Upstream);
                     assert!(!keep || !is_in_pipe, "a part of the request is on its way");
+                    self.reached.kept += usize::from(keep);
                     self.link = Link::None;
                     self.forget_upstream();
                 }
                 Next::Report(record) => {
+                    self.reached.statuses.insert(record.status);
+                    self.reached.retried += record.attempts.saturating_sub(1);
                     assert!(record.attempts <= self.state.config.retry.attempts);
                     assert!(matches!(record.status, 100..=999), "{}", record.status);
                 }
@@ -115,6 +136,7 @@ impl World {
                     assert!(self.link == Link::None, "the upstream connection is left behind");
                     assert!(self.closed.is_none_or(|closed| closed == abort), "told for good");
                     assert_eq!(self.session.deadline(), None, "nothing is waited for");
+                    self.reached.aborted += usize::from(abort && self.closed.is_none());
                     self.closed = Some(abort);
                     self.wants = Wants::default();
                     return;
@@ -220,7 +242,9 @@ impl World {
 
     pub fn connected(&mut self, reused: bool) {
         if let Link::Connecting { pooled } = self.link {
-            self.session.connected(reused && pooled, self.now);
+            let reused = reused && pooled;
+            *(if reused { &mut self.reached.reused } else { &mut self.reached.fresh }) += 1;
+            self.session.connected(reused, self.now);
             self.link = Link::Connected;
         }
     }
@@ -279,6 +303,9 @@ impl World {
         if len > 0 && is_first && !self.has_ended[to.other() as usize] {
             let there = self.piped.map_or(0, |(_, len)| len);
             self.session.taken(to.other(), len, self.now);
+            let is_up = to == Side::Upstream;
+            *(if is_up { &mut self.reached.spliced_up } else { &mut self.reached.spliced_down }) +=
+                1;
             self.piped = Some((to, there + len));
             // So much may be taken at a time; then it is asked for again.
             self.wants.splice = None;
@@ -321,16 +348,20 @@ impl World {
             if self.closed.is_none() && self.link_serves(side) && self.session.wants_shutdown(side)
             {
                 self.session.shut_down(side);
+                // Toward an upstream this is done in tunnels only.
+                self.reached.tunnels += usize::from(side == Side::Upstream);
+                self.reached.lingered += usize::from(side == Side::Client);
             }
         }
     }
 
     /// Nobody does anything any more: it ends all the same, and then nothing moves it.
-    pub fn finish(mut self) {
+    pub fn finish(mut self) -> Reached {
         for _ in 0..MOST_DEADLINES {
             self.rest();
             if let Some(abort) = self.closed {
-                return self.check_closed(abort);
+                self.check_closed(abort);
+                return self.reached;
             }
             self.meet_deadline();
         }
