@@ -104,7 +104,8 @@ fn check_place(input: &[u8], seen: &Seen) {
 
 /// See the table above.
 fn may_hyper_refuse(request: &Request) -> bool {
-    let is_uri = http::Uri::try_from(&request.target[..]).is_ok();
+    let is_text = std::str::from_utf8(&request.target).is_ok();
+    let is_uri = is_text && http::Uri::try_from(&request.target[..]).is_ok();
     let framing = request.len - request.head_len - request.body.len();
     !is_uri || framing > HYPER_EXTENSIONS
 }
