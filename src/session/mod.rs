@@ -429,7 +429,7 @@ impl Session {
 
     /// The connect has succeeded.
     pub fn connected(&mut self, reused: bool, now: Instant) {
-        if self.link == Link::Connecting {
+        if self.awaits_connection() {
             self.link = Link::Open { reused };
             self.moved = now;
             if let Some(exchange) = &mut self.exchange {
@@ -440,10 +440,15 @@ impl Session {
 
     /// The connect has failed.
     pub fn connect_failed(&mut self, why: ConnectFailure, now: Instant) {
-        if self.link == Link::Connecting {
+        if self.awaits_connection() {
             self.link = Link::None;
             self.no_connection(why, now);
         }
+    }
+
+    /// Whether the driver was told to connect, and has not said what came of it.
+    fn awaits_connection(&self) -> bool {
+        self.link == Link::Connecting && self.connect.is_none()
     }
 
     /// Reading or writing has failed with an error.

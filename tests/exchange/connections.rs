@@ -1,7 +1,12 @@
 //! Which connections are used again: keep-alive and pipelining, HTTP/1.0 on either side.
 
+use std::io::ErrorKind;
+
+use balancebeam::session::ConnectFailure;
+
 use crate::script::Source;
-use crate::script::{FINISHED, GET, OK, Script, forwarded, get, script};
+use crate::script::{FINISHED, GET, OK, Script, forwarded, get, script, script_with};
+use crate::world::{Steps, World};
 
 /// What an upstream sees of a GET of HTTP/1.0 for host `h`.
 fn get_10() -> String {
@@ -191,4 +196,24 @@ fn a_request_that_was_answered_before_it_was_taken_drops_the_upstream_only() {
         .reported(200, FINISHED)
         .one_good_exchange()
         .replay();
+}
+
+/// A driver that hears late of a connection reports it after the next one was chosen, of which it
+/// was not told yet.
+#[test]
+fn a_connection_that_was_not_asked_for_is_none() {
+    let steps = Steps { read: usize::MAX, write: usize::MAX };
+    let mut world = World::new(&script_with(2, |_| ()).config, steps);
+    world.client.pending.extend_from_slice(GET.as_bytes());
+    world.drive();
+    assert!(std::mem::take(&mut world.is_connecting));
+    let refused = ConnectFailure::Remote(ErrorKind::ConnectionRefused);
+    world.session.connect_failed(refused, world.now);
+    world.session.connected(false, world.now);
+    world.session.connect_failed(refused, world.now);
+    world.drive();
+    assert!(world.is_connecting, "the next upstream is asked for");
+    world.connected(false);
+    world.drive();
+    assert_eq!(world.upstream.seen, get().as_bytes());
 }
