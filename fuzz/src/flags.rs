@@ -83,6 +83,9 @@ fn check_config(config: Config) {
         ("retry-floor", config.retry.budget_floor as usize, 0..=1_000_000),
         ("health-fall", config.health.fall as usize, 1..=1_000_000),
         ("health-rise", config.health.rise as usize, 1..=1_000_000),
+        ("eject-after", config.health.eject_after.unwrap_or(1) as usize, 1..=1_000_000),
+        ("max-in-flight", limits.in_flight.unwrap_or(1), 1..=1_000_000),
+        ("max-queue", limits.queue, 0..=1_000_000),
     ];
     for (flag, value, range) in within {
         assert!(range.contains(&value), "--{flag} {value}");
@@ -93,6 +96,7 @@ fn check_config(config: Config) {
     let deadlines = [
         timeouts.head,
         timeouts.idle,
+        timeouts.queue,
         timeouts.connect,
         timeouts.response,
         timeouts.progress,
@@ -120,5 +124,5 @@ fn check_state(config: Config) {
     let addresses = config.upstreams.iter().map(|_| vec![([127, 0, 0, 1], 1).into()]).collect();
     let upstreams = Upstreams::new(&config, addresses, 1);
     let state = ProxyState::new(config, upstreams, now);
-    assert!(state.upstreams.pick(&[], now).is_some(), "all are live at first");
+    assert!(state.upstreams.pick(&[], now).is_ok(), "all are live at first");
 }
