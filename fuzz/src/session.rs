@@ -53,7 +53,7 @@ pub const PHRASES: [&[u8]; 32] = [
     b"GET / HTTP/1.0\r\n\r\n",
     b"GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
     b"PUT / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n",
-    b"PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\n",
+    b"PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 200000\r\n\r\n",
     b"abc",
     b"3\r\nabc\r\n",
     b"0\r\n\r\n",
