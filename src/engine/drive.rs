@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::pipe::Pipe;
 use crate::session::{ConnectFailure, Direction, Next, Session, Side, Splice, Wants};
@@ -18,6 +18,8 @@ use crate::upstream::{Upstream, UpstreamId};
 const TURN_BYTES: usize = 256 * 1024;
 /// How often others go first because the body behind a head has not come.
 const HEAD_WAITS: u32 = 2;
+/// What is before a deadline by so much, is before it.
+const A_MOMENT: Duration = Duration::from_nanos(1);
 /// Exchanges after which a turn ends.
 const TURN_EXCHANGES: usize = 32;
 
@@ -164,11 +166,18 @@ impl<L> Awake<L> {
         L: AsMut<H::Wire>,
     {
         let (mut bytes, mut exchanges) = (0, 0);
-        // A connect that came to its end while nobody looked, perhaps for long, has not timed out.
-        self.look_at_dial(hands, now);
+        // What happened while nobody looked, perhaps because the machine slept, was in time: it is
+        // heard before a deadline fires.
+        let is_due = |at: &Instant| *at <= now;
+        let due = self.session.deadline().filter(is_due);
+        let mut at = due.and_then(|at| at.checked_sub(A_MOMENT)).unwrap_or(now);
         loop {
-            match self.session.next(now) {
+            match self.session.next(at) {
                 Next::Transfer(wants) => match self.transfer(client, hands, wants, now) {
+                    moved if at < now => {
+                        at = now;
+                        bytes += moved.unwrap_or(0);
+                    }
                     None if wants.is_head_alone && self.waited < HEAD_WAITS => {
                         self.waited += 1;
                         self.ask_for_body(hands);

@@ -235,3 +235,16 @@ fn a_connect_that_was_made_while_the_machine_slept_has_not_timed_out() {
     assert!(matches!(world.awake.upstream, Attached::Open(_)), "it is used");
     assert!(world.state.upstreams.all()[0].is_up(), "and nobody is ejected");
 }
+
+#[test]
+fn an_answer_that_came_while_the_machine_slept_was_in_time() {
+    let mut world = World::new(false);
+    let begin = Instant::now();
+    world.client.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").expect("room for a head");
+    world.arrives(Side::Upstream, 26);
+    let answer = answer("200 OK", 1, 10);
+    world.upstream.write_all(&answer).expect("room for an answer");
+    let later = begin + Config::default().timeouts.response * 2;
+    world.awake.turn(&mut world.near_client, &mut world.hand, later);
+    assert!(world.arrives(Side::Client, answer.len()) == answer, "and not a 504");
+}
