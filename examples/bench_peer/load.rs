@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
+use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -20,7 +21,7 @@ use rustix::time::{
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
-use crate::client::{self, Client, Target, Wrong};
+use crate::client::{self, Client, Senders, Target, Wrong};
 use crate::{Failure, allow_descriptors};
 
 #[derive(Args)]
@@ -43,9 +44,18 @@ pub struct Options {
     /// Connect first, with a request each that does not count
     #[arg(long, conflicts_with = "close")]
     warm: bool,
+    /// Client addresses that requests name in X-Forwarded-For, in turn [default: none]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    senders: Option<u32>,
+    /// The first of them
+    #[arg(long, default_value = "10.0.0.0")]
+    first_sender: Ipv4Addr,
     /// Such as http://127.0.0.1:8080/path
     url: String,
 }
+
+/// A good answer that took longer than this is told as a late one.
+const LATE: Duration = Duration::from_secs(1);
 
 /// A request: when it was due, and when the load noticed.
 struct Due {
@@ -69,18 +79,22 @@ struct Tally {
     body_bytes: u64,
     last_good: Option<Instant>,
     wrong: BTreeMap<Wrong, u64>,
+    /// Good answers that came late.
+    late: u64,
+    /// When the last request was due that got no good answer, or a late one.
+    last_trouble: Option<Instant>,
 }
 
 pub async fn run(options: Options) -> Result<(), Failure> {
     allow_descriptors(options.connections as usize)?;
-    let target = Rc::new(Target::of(&options.url, options.close)?);
+    let senders = options.senders.map(|count| Senders::new(options.first_sender, count));
+    let target = Rc::new(Target::of(&options.url, options.close)?.with_senders(senders));
     let timeout = Duration::from_millis(options.timeout_ms.into());
     // No latency is longer than the timeout; twice that leaves room for a late timer.
     let latency_us = Histogram::new_with_bounds(1, 2 * timeout.as_micros() as u64 + 1_000_000, 3)
         .map_err(|error| format!("no histogram: {error}"))?;
     let lag_us = latency_us.clone();
-    let tally =
-        Tally { lag_us, latency_us, body_bytes: 0, last_good: None, wrong: BTreeMap::new() };
+    let tally = Tally::new(lag_us, latency_us);
     let desk = Rc::new(Desk {
         due: RefCell::default(),
         bell: Notify::new(),
@@ -184,17 +198,35 @@ async fn serve(mut client: Client, desk: Rc<Desk>, target: Rc<Target>, timeout: 
                 Err(Wrong::Timeout)
             }
         };
-        desk.tally.borrow_mut().count(result, due.at.elapsed());
+        desk.tally.borrow_mut().count(result, due.at);
         free = Instant::now();
     }
 }
 
 impl Tally {
+    fn new(lag_us: Histogram<u64>, latency_us: Histogram<u64>) -> Tally {
+        Tally {
+            lag_us,
+            latency_us,
+            body_bytes: 0,
+            last_good: None,
+            wrong: BTreeMap::new(),
+            late: 0,
+            last_trouble: None,
+        }
+    }
+
     fn count_lag(&mut self, lag: Duration) {
         self.lag_us.saturating_record(lag.as_micros() as u64);
     }
 
-    fn count(&mut self, result: Result<usize, Wrong>, latency: Duration) {
+    fn count(&mut self, result: Result<usize, Wrong>, due: Instant) {
+        let latency = due.elapsed();
+        let late = result.is_ok() && latency > LATE;
+        self.late += u64::from(late);
+        if late || result.is_err() {
+            self.last_trouble = self.last_trouble.max(Some(due));
+        }
         match result {
             Ok(bytes) => {
                 self.body_bytes += bytes as u64;
@@ -212,7 +244,7 @@ fn report(tally: &Tally, options: &Options, start: Instant) -> String {
         tally.wrong.iter().map(|(wrong, count)| format!("\"{}\":{count}", wrong.name())).collect();
     format!(
         "{{\"rate\":{},\"seconds\":{},\"good\":{},\"good_seconds\":{:.3},\
-         \"body_bytes\":{},\"errors\":{{{}}},\
+         \"body_bytes\":{},\"errors\":{{{}}},\"late\":{},\"trouble_seconds\":{:.3},\
          \"p50_us\":{},\"p99_us\":{},\"p999_us\":{},\"max_us\":{},\
          \"lag_p99_us\":{}}}",
         options.rate,
@@ -221,6 +253,8 @@ fn report(tally: &Tally, options: &Options, start: Instant) -> String {
         tally.last_good.map_or(0.0, |last| (last - start).as_secs_f64()),
         tally.body_bytes,
         errors.join(","),
+        tally.late,
+        tally.last_trouble.map_or(0.0, |last| last.saturating_duration_since(start).as_secs_f64()),
         at(0.5),
         at(0.99),
         at(0.999),

@@ -1,0 +1,62 @@
+"""More clients than there are descriptors, or than --max-connections allows."""
+
+import time
+
+from beam_chaos import loads, proxies, upstreams
+from beam_chaos.faults.fault import Fault
+from beam_chaos.proxies import Contestant
+from beam_chaos.rows import Row
+
+FEW, RATE, CONNECTIONS, CLIENT_TIMEOUT_MS, DELAY_MS = 256, 1_000, 1_000, 3_000, 500
+# After the crowd: 1,000 requests.
+AFTER_RATE, AFTER_SECONDS, AFTER_CONNECTIONS = 200, 5, 150
+SETTLE = 2  # seconds until a proxy has seen that the crowd is gone
+MOST_LINES = 20
+
+
+def contestants():
+    full = ("--max-connections", "100")
+    return [
+        *proxies.engines("ulimit -n 256", descriptors=FEW),
+        *proxies.engines("ulimit -n 256, --max-connections 1000", ("--max-connections", "1000"), descriptors=FEW),
+        *proxies.engines("--max-connections 100", full),
+        *proxies.engines("--max-connections 100 --when-full refuse", (*full, "--when-full", "refuse")),
+        Contestant(proxies.NGINX, "nginx, ulimit -n 256", descriptors=FEW),
+        Contestant(proxies.HAPROXY, "HAProxy tuned, ulimit -n 256", descriptors=FEW),
+    ]
+
+
+def run(contestant, folder, seconds):
+    with upstreams.fleet(folder, 2, "--delay-ms", DELAY_MS) as ups:
+        with proxies.start(contestant, folder, [up.port for up in ups]) as proxy:
+            options = {"connections": CONNECTIONS, "timeout_ms": CLIENT_TIMEOUT_MS}
+            row = Row.of(contestant, loads.open_loop(proxy, RATE, seconds, **options))
+            time.sleep(SETTLE)
+            after = loads.open_loop(proxy, AFTER_RATE, AFTER_SECONDS, connections=AFTER_CONNECTIONS)
+            sent = AFTER_RATE * AFTER_SECONDS
+            row.extra["good afterwards"] = f"{after['good']:,} of {sent:,}"
+            if contestant.is_ours:
+                said = proxy.warnings()
+                row.extra["log"] = "; ".join(f"`{line}`" for line in said)
+                row.owes(not proxy.ended(), "it goes on running")
+                row.owes(after["good"] == sent, "all is well once the crowd has gone")
+                row.owes(any(clear(line) for line in said), "a line in the log says what is short")
+                row.owes(len(proxy.log()) <= MOST_LINES, f"no more than {MOST_LINES} lines in the log")
+    return row
+
+
+def clear(line):
+    return "--max-connections" in line or "descriptor" in line or "open files" in line
+
+
+FAULT = Fault(
+    name="descriptors",
+    title="More clients than descriptors",
+    done="1,000 clients ask 1,000 times a second for answers that take 500 ms, and give up after 3 s, while the proxy may "
+    "have 256 descriptors, or 100 clients. Once they have gone, 1,000 requests follow on 150 connections.",
+    counted="Every request of the crowd, and those afterwards; what the log says.",
+    aim="No crash, one clear line in the log for each shortage, and all 1,000 requests afterwards get a 200.",
+    seconds=10,
+    contestants=contestants,
+    run=run,
+)
