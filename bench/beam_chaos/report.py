@@ -68,6 +68,8 @@ def section(fault, rows):
     """Contestants in their order of the table of this fault, whatever run they come from."""
     known = [contestant.label for contestant in fault.contestants()]
     rows = [rows[label] for label in known if label in rows]
+    if not rows:
+        return ""
     titles = list(dict.fromkeys(title for row in rows for title in row["extra"]))
     head = ["", "requests", "good", "else", "p50 / p99 / most, ms", *titles, "aim"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]

@@ -69,7 +69,7 @@ FAULT = Fault(
     "`http_req_rate(60s)`), and once for comparison there is none. At most 50 s.",
     counted="The polite addresses' requests, those of the greedy one, CPU time of the proxy over all of them, its memory.",
     aim="No polite address is refused; the greedy one is admitted 60 times, and not once more.",
-    seconds=50,
+    seconds=25,
     contestants=contestants,
     run=run,
 )

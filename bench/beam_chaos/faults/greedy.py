@@ -70,7 +70,7 @@ FAULT = Fault(
     "all others.",
     aim="At least 99 % of the polite requests get a 200 within 1 s, and their p99 stays under twice that without the "
     "greedy one.",
-    seconds=20,
+    seconds=16,
     contestants=contestants,
     run=run,
 )

@@ -68,7 +68,7 @@ FAULT = Fault(
     "after it; HAProxy: `timeout server 1s` and another try after it, checks each second, `observe layer7`.",
     aim="The health check ends it: nobody suffers once two probes in a row have failed (26 s by default, 3.5 s checked "
     "each second). A request that was sent and got no answer is 504, not sent again.",
-    seconds=60,
+    seconds=40,
     contestants=contestants,
     run=run,
 )

@@ -63,7 +63,7 @@ FAULT = Fault(
     "for 768 connections a worker.",
     aim="Default flags: all of the crowd can connect, every polite request gets a 200, p99 within "
     f"{MOST_P99_MS} ms.",
-    seconds=60,
+    seconds=30,
     contestants=contestants,
     run=run,
 )
