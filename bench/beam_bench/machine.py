@@ -21,7 +21,7 @@ NEEDED = {"nginx": "nginx-light", "haproxy": "haproxy", "wrk": "wrk"}
 
 def fail(reason):
     """Ends the command with one line."""
-    sys.exit(f"bench/compare: {reason}")
+    sys.exit(f"bench/{pathlib.Path(sys.argv[0]).name}: {reason}")
 
 
 def require_programs():

@@ -1,8 +1,10 @@
 //! One client connection: writes the same GET again and again and reads the whole answer.
 //!
-//! Strict where a figure depends on it: an answer counts when all of its bytes came. Not here: when a
-//! request is sent (`load.rs`, `idle.rs`).
+//! Strict where a figure depends on it: an answer counts when all of its bytes came, and a connection
+//! that ends without a byte of one is told apart from an answer that was cut. Not here: when a request
+//! is sent (`load.rs`, `idle.rs`), clients that are slow (`slow.rs`).
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
@@ -25,6 +27,27 @@ pub struct Target {
     address: SocketAddr,
     request: Vec<u8>,
     close: bool,
+    senders: Option<Senders>,
+}
+
+/// Client addresses that requests name in turn, as a trusted proxy in front would.
+pub struct Senders {
+    first: u32,
+    count: u32,
+    next: Cell<u32>,
+}
+
+impl Senders {
+    /// So many addresses from `first` on.
+    pub fn new(first: Ipv4Addr, count: u32) -> Senders {
+        Senders { first: first.to_bits(), count, next: Cell::new(0) }
+    }
+
+    fn next(&self) -> Ipv4Addr {
+        let number = self.next.get();
+        self.next.set((number + 1) % self.count);
+        Ipv4Addr::from_bits(self.first.wrapping_add(number))
+    }
 }
 
 impl Target {
@@ -36,7 +59,24 @@ impl Target {
         let address = host.parse().map_err(|_| wrong())?;
         let last = if close { "Connection: close\r\n" } else { "" };
         let request = format!("GET /{path} HTTP/1.1\r\nHost: {host}\r\n{last}\r\n").into_bytes();
-        Ok(Target { address, request, close })
+        Ok(Target { address, request, close, senders: None })
+    }
+
+    /// Lets each request name one of these as its client.
+    pub fn with_senders(self, senders: Option<Senders>) -> Target {
+        Target { senders, ..self }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The bytes of the next request.
+    pub fn request(&self) -> Cow<'_, [u8]> {
+        let Some(senders) = &self.senders else { return Cow::Borrowed(&self.request) };
+        let field = format!("X-Forwarded-For: {}\r\n\r\n", senders.next());
+        let fields = &self.request[..self.request.len() - 2];
+        Cow::Owned([fields, field.as_bytes()].concat())
     }
 }
 
@@ -47,8 +87,12 @@ pub enum Wrong {
     Status(u16),
     /// No connection.
     Connect,
-    /// The connection ended before the answer did.
+    /// The connection ended within the answer.
     Closed,
+    /// A new connection ended without a byte of an answer.
+    Unanswered,
+    /// A connection that had served before ended without a byte of this answer.
+    Dropped,
     /// Bytes that are no answer, or one whose end is unknown.
     Garbage,
     /// No answer in time.
@@ -61,6 +105,8 @@ impl Wrong {
             Wrong::Status(status) => format!("status {status}"),
             Wrong::Connect => "not connected".to_string(),
             Wrong::Closed => "cut off".to_string(),
+            Wrong::Unanswered => "no answer".to_string(),
+            Wrong::Dropped => "closed when used again".to_string(),
             Wrong::Garbage => "not understood".to_string(),
             Wrong::Timeout => "timeout".to_string(),
         }
@@ -116,15 +162,21 @@ impl Client {
     }
 
     async fn try_exchange(&mut self, target: &Target) -> Result<usize, Wrong> {
-        if self.stream.is_none() {
+        let fresh = self.stream.is_none();
+        if fresh {
             self.stream = Some(connect(target.address, self.from).await?);
         }
+        let silent = if fresh { Wrong::Unanswered } else { Wrong::Dropped };
         let stream = self.stream.as_mut().ok_or(Wrong::Connect)?;
-        stream.write_all(&target.request).await.map_err(|_| Wrong::Closed)?;
+        stream.write_all(&target.request()).await.map_err(|_| silent)?;
         self.buffer.resize(CHUNK, 0);
         let mut filled = 0;
         let head = loop {
-            filled += read(stream, &mut self.buffer[filled..]).await?;
+            let came = read(stream, &mut self.buffer[filled..]).await;
+            filled += came.map_err(|wrong| match wrong {
+                Wrong::Closed if filled == 0 => silent,
+                other => other,
+            })?;
             if let Some(head) = parse(&self.buffer[..filled])? {
                 break head;
             }

@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
+use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -20,7 +21,7 @@ use rustix::time::{
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
-use crate::client::{self, Client, Target, Wrong};
+use crate::client::{self, Client, Senders, Target, Wrong};
 use crate::{Failure, allow_descriptors};
 
 #[derive(Args)]
@@ -43,9 +44,18 @@ pub struct Options {
     /// Connect first, with a request each that does not count
     #[arg(long, conflicts_with = "close")]
     warm: bool,
+    /// Client addresses that requests name in X-Forwarded-For, in turn [default: none]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    senders: Option<u32>,
+    /// The first of them
+    #[arg(long, default_value = "10.0.0.0")]
+    first_sender: Ipv4Addr,
     /// Such as http://127.0.0.1:8080/path
     url: String,
 }
+
+/// A good answer that took longer than this is told as a late one.
+const LATE: Duration = Duration::from_secs(1);
 
 /// A request: when it was due, and when the load noticed.
 struct Due {
@@ -70,18 +80,22 @@ struct Tally {
     /// Good answers that came while requests were still being sent.
     good_in_time: u64,
     wrong: BTreeMap<Wrong, u64>,
+    /// Good answers that came late.
+    late: u64,
+    /// When the last request was due that got no good answer, or a late one.
+    last_trouble: Option<Instant>,
 }
 
 pub async fn run(options: Options) -> Result<(), Failure> {
     allow_descriptors(options.connections as usize)?;
-    let target = Rc::new(Target::of(&options.url, options.close)?);
+    let senders = options.senders.map(|count| Senders::new(options.first_sender, count));
+    let target = Rc::new(Target::of(&options.url, options.close)?.with_senders(senders));
     let timeout = Duration::from_millis(options.timeout_ms.into());
     // No latency is longer than the timeout; twice that leaves room for a late timer.
     let latency_us = Histogram::new_with_bounds(1, 2 * timeout.as_micros() as u64 + 1_000_000, 3)
         .map_err(|error| format!("no histogram: {error}"))?;
     let lag_us = latency_us.clone();
-    let tally =
-        Tally { lag_us, latency_us, body_bytes: 0, good_in_time: 0, wrong: BTreeMap::new() };
+    let tally = Tally::new(lag_us, latency_us);
     let desk = Rc::new(Desk {
         due: RefCell::default(),
         bell: Notify::new(),
@@ -98,18 +112,18 @@ pub async fn run(options: Options) -> Result<(), Failure> {
             tokio::task::spawn_local(serve(client, desk.clone(), target.clone(), timeout))
         })
         .collect();
-    pace(&desk, &options).await.map_err(|error| format!("no timer: {error}"))?;
+    let start = pace(&desk, &options).await.map_err(|error| format!("no timer: {error}"))?;
     for client in clients {
         client.await.map_err(|error| format!("a connection's task failed: {error}"))?;
     }
-    println!("{}", report(&desk.tally.borrow(), &options));
+    println!("{}", report(&desk.tally.borrow(), &options, start));
     Ok(())
 }
 
 /// Puts each request on the desk when it is due. A timer descriptor is exact to some microseconds;
 /// the runtime's own timers are to a millisecond. It is waited for where the requests are sent, since
-/// a thread of its own would have to wake that one for each of them.
-async fn pace(desk: &Desk, options: &Options) -> std::io::Result<()> {
+/// a thread of its own would have to wake that one for each of them. Tells when it began.
+async fn pace(desk: &Desk, options: &Options) -> std::io::Result<Instant> {
     let period = Duration::from_secs(1) / options.rate;
     let all = options.rate * options.seconds;
     let timer = timer()?;
@@ -127,7 +141,7 @@ async fn pace(desk: &Desk, options: &Options) -> std::io::Result<()> {
     }
     desk.over.replace(true);
     desk.bell.notify_waiters();
-    Ok(())
+    Ok(start)
 }
 
 // What replaces `new` is unsafe; its flaw is a descriptor that closes early, and an owned one does not.
@@ -186,17 +200,35 @@ async fn serve(mut client: Client, desk: Rc<Desk>, target: Rc<Target>, timeout: 
             }
         };
         let is_over = *desk.over.borrow();
-        desk.tally.borrow_mut().count(result, due.at.elapsed(), is_over);
+        desk.tally.borrow_mut().count(result, due.at, is_over);
         free = Instant::now();
     }
 }
 
 impl Tally {
+    fn new(lag_us: Histogram<u64>, latency_us: Histogram<u64>) -> Tally {
+        Tally {
+            lag_us,
+            latency_us,
+            body_bytes: 0,
+            good_in_time: 0,
+            wrong: BTreeMap::new(),
+            late: 0,
+            last_trouble: None,
+        }
+    }
+
     fn count_lag(&mut self, lag: Duration) {
         self.lag_us.saturating_record(lag.as_micros() as u64);
     }
 
-    fn count(&mut self, result: Result<usize, Wrong>, latency: Duration, is_over: bool) {
+    fn count(&mut self, result: Result<usize, Wrong>, due: Instant, is_over: bool) {
+        let latency = due.elapsed();
+        let late = result.is_ok() && latency > LATE;
+        self.late += u64::from(late);
+        if late || result.is_err() {
+            self.last_trouble = self.last_trouble.max(Some(due));
+        }
         match result {
             Ok(bytes) => {
                 self.body_bytes += bytes as u64;
@@ -208,13 +240,13 @@ impl Tally {
     }
 }
 
-fn report(tally: &Tally, options: &Options) -> String {
+fn report(tally: &Tally, options: &Options, start: Instant) -> String {
     let at = |quantile| tally.latency_us.value_at_quantile(quantile);
     let errors: Vec<_> =
         tally.wrong.iter().map(|(wrong, count)| format!("\"{}\":{count}", wrong.name())).collect();
     format!(
         "{{\"rate\":{},\"seconds\":{},\"good\":{},\"good_in_time\":{},\
-         \"body_bytes\":{},\"errors\":{{{}}},\
+         \"body_bytes\":{},\"errors\":{{{}}},\"late\":{},\"trouble_seconds\":{:.3},\
          \"p50_us\":{},\"p99_us\":{},\"p999_us\":{},\"max_us\":{},\
          \"lag_p99_us\":{}}}",
         options.rate,
@@ -223,6 +255,8 @@ fn report(tally: &Tally, options: &Options) -> String {
         tally.good_in_time,
         tally.body_bytes,
         errors.join(","),
+        tally.late,
+        tally.last_trouble.map_or(0.0, |last| last.saturating_duration_since(start).as_secs_f64()),
         at(0.5),
         at(0.99),
         at(0.999),

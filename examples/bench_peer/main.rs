@@ -1,14 +1,15 @@
-//! The peers that `bench/compare` needs beside wrk and nginx: an upstream with many ports, a load
-//! that does not wait for answers, and clients that sit idle.
+//! The peers that `bench/compare` and `bench/chaos` need beside wrk and nginx: an upstream with many
+//! ports, a load that does not wait for answers, clients that sit idle, and clients that are slow.
 //!
 //! Exit status: 0 when done, 1 when the work could not be done, 2 when the command line is wrong; the
-//! reason is one line on stderr. `upstream` and `idle` end when their stdin does, so they never
+//! reason is one line on stderr. `upstream`, `idle` and `slow` end when their stdin does, so they never
 //! outlive who started them. Not here: the balancer, or any of its code; a peer must not share it.
 #![forbid(unsafe_code)]
 
 mod client;
 mod idle;
 mod load;
+mod slow;
 mod upstream;
 
 use std::io::{self, Read};
@@ -18,7 +19,7 @@ use clap::{Parser, Subcommand};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 #[derive(Parser)]
-#[command(name = "bench_peer", about = "The peers of bench/compare")]
+#[command(name = "bench_peer", about = "The peers of bench/compare and bench/chaos")]
 #[command(arg_required_else_help = false)]
 struct Arguments {
     #[command(subcommand)]
@@ -27,12 +28,14 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Answer every request with 1 KiB, once its body has come; prints the ports in one line, ends with its stdin
+    /// Answer every request with as many bytes, once its body has come; prints the ports in one line, ends with its stdin
     Upstream(upstream::Options),
     /// Send GETs at a fixed rate, whether answers come or not; prints one line of JSON
     Load(load::Options),
     /// Make one request on each of many connections, then hold them; ends with its stdin
     Idle(idle::Options),
+    /// Send heads and read answers as slowly as can be; ends with its stdin, and prints one line of JSON
+    Slow(slow::Options),
 }
 
 /// Why the work could not be done, in one line.
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
             Task::Upstream(options) => tasks.block_on(&runtime, upstream::run(options)),
             Task::Load(options) => tasks.block_on(&runtime, load::run(options)),
             Task::Idle(options) => tasks.block_on(&runtime, idle::run(options)),
+            Task::Slow(options) => tasks.block_on(&runtime, slow::run(options)),
         }
     });
     match done {

@@ -1,5 +1,6 @@
-//! An upstream that answers every request with 1 KiB, at once, late, or only so many at a time; never
-//! before the body has come, whose length the request must tell.
+//! An upstream that answers every request with 1 KiB by default, at once, late, or only so many at a time; never
+//! before the body has come, whose length the request must tell. With a port of its own it can be
+//! killed and started again in the same place.
 //!
 //! Those above `--most` wait in the order of their arrival; one whose client goes away meanwhile is
 //! forgotten, as most servers do that hear of it. Not here: large bodies; nginx serves those.
@@ -15,8 +16,6 @@ use tokio::sync::Semaphore;
 
 use crate::{Failure, allow_descriptors, stdin_to_end};
 
-/// Bytes of each answer's body.
-const BODY: usize = 1 << 10;
 /// Bytes of a request's head.
 const MAX_HEAD: usize = 16 << 10;
 const MAX_FIELDS: usize = 64;
@@ -27,6 +26,12 @@ pub struct Options {
     /// Ports to listen on
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     ports: u32,
+    /// The one port to listen on [default: any that are free]
+    #[arg(long, conflicts_with = "ports")]
+    port: Option<u16>,
+    /// Bytes of each answer's body
+    #[arg(long, default_value_t = 1 << 10, value_parser = clap::value_parser!(u32).range(0..=16 << 20))]
+    body: u32,
     /// How long each answer takes
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=60_000))]
     delay_ms: u64,
@@ -64,8 +69,9 @@ impl Work {
 pub async fn run(options: Options) -> Result<(), Failure> {
     allow_descriptors(options.ports as usize)?;
     let answer = |field: &str| {
-        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {BODY}\r\n{field}\r\n");
-        [head.as_bytes(), &[b'x'; BODY]].concat()
+        let body = vec![b'x'; options.body as usize];
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n{field}\r\n", body.len());
+        [head.as_bytes(), &body].concat()
     };
     let permits = options.most.map_or(Semaphore::MAX_PERMITS, |most| most as usize);
     let work = Rc::new(Work {
@@ -76,7 +82,8 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     });
     let mut ports = Vec::new();
     for _ in 0..options.ports {
-        let listener = listen().map_err(|error| format!("no port to listen on: {error}"))?;
+        let listener = listen(options.port.unwrap_or(0))
+            .map_err(|error| format!("no port to listen on: {error}"))?;
         let address = listener.local_addr().map_err(|error| error.to_string())?;
         ports.push(address.port().to_string());
         tokio::task::spawn_local(accept(listener, work.clone()));
@@ -86,9 +93,11 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     Ok(())
 }
 
-fn listen() -> std::io::Result<TcpListener> {
+/// Connections of a predecessor may still be on their way out at the same port.
+fn listen(port: u16) -> std::io::Result<TcpListener> {
     let socket = TcpSocket::new_v4()?;
-    socket.bind(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0))?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port))?;
     socket.listen(BACKLOG)
 }
 

@@ -11,7 +11,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::net::{Shutdown, SocketFlags};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 
 use super::gate::{Gate, Pass};
 use crate::background::Seldom;
@@ -29,6 +29,10 @@ const FULL_LOOK: Duration = Duration::from_millis(100);
 const KNOCK_PAUSE: Duration = Duration::from_millis(100);
 /// How long one knock may take.
 const KNOCK_TIMEOUT: Duration = Duration::from_millis(200);
+/// How long a connection that is being made when we stop may take to be there: over a network, and on
+/// this machine.
+const HANDSHAKE: Duration = Duration::from_millis(100);
+const HANDSHAKE_HERE: Duration = Duration::from_millis(2);
 
 /// Listens on `address`.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
@@ -136,6 +140,23 @@ fn own_door(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
+/// Lets nobody begin to connect any more, while those who have begun can finish. A client that is not
+/// heard asks again after a second, and finds the port closed or a successor there.
+fn ignore_newcomers(listener: &TcpListener) -> io::Result<()> {
+    // A program for the kernel: where the flags of a TCP segment are SYN without ACK, drop it.
+    const FLAGS: u32 = 13;
+    const SYN: u32 = 0x02;
+    const ACK: u32 = 0x10;
+    let drop_syn = [
+        SockFilter::new(0x30, 0, 0, FLAGS),     // load the byte
+        SockFilter::new(0x54, 0, 0, SYN | ACK), // keep these bits
+        SockFilter::new(0x15, 0, 1, SYN),       // equal: go on, else skip one
+        SockFilter::new(0x06, 0, 0, 0),         // keep nothing of it
+        SockFilter::new(0x06, 0, 0, u32::MAX),  // keep it all
+    ];
+    SockRef::from(listener).attach_filter(&drop_syn)
+}
+
 struct Accepting {
     listener: Arc<TcpListener>,
     gate: Arc<Gate>,
@@ -176,11 +197,17 @@ impl Accepting {
         self.empty_the_queue(&admit);
     }
 
-    /// What has connected by now was promised a connection: closing the listener resets it.
+    /// What has connected by now was promised a connection: closing the listener resets it. So nobody
+    /// may connect between the last look and the close.
     fn empty_the_queue(&self, admit: &impl Admit) {
         if let Err(error) = self.listener.set_nonblocking(true) {
             return log::error!("cannot empty the accept queue: {error}");
         }
+        if let Err(error) = ignore_newcomers(&self.listener) {
+            log::warn!("whoever connects while the port is being closed may be reset: {error}");
+        }
+        let is_here = self.listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
+        let all_there = Instant::now() + if is_here { HANDSHAKE_HERE } else { HANDSHAKE };
         let until = self.stopping.lock().unwrap_or_else(Instant::now);
         let to_be_told = self.when_full == WhenFull::Refuse;
         while Instant::now() < until {
@@ -190,7 +217,8 @@ impl Accepting {
             }
             match self.take_one(admit) {
                 Ok(true) => (),
-                Ok(false) => return,
+                Ok(false) if Instant::now() >= all_there => return,
+                Ok(false) => thread::sleep(Duration::from_millis(1)),
                 Err(error) => log::debug!("cannot empty the accept queue yet: {error}"),
             }
         }

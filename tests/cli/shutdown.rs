@@ -21,6 +21,7 @@ each_engine!(beside_others:
     a_drain_ends_at_its_timeout_and_says_what_it_cut,
     a_drain_ends_although_every_place_is_taken,
     a_drain_serves_those_who_wait_in_the_queue,
+    whoever_connects_while_the_port_is_being_closed_is_answered,
     a_drain_ends_although_descriptors_have_run_out,
 );
 
@@ -207,6 +208,40 @@ fn a_drain_serves_those_who_wait_in_the_queue(engine: &str) {
     }
     assert_eq!(balancer.wait(PATIENCE).code(), Some(0));
     assert_eq!(echo.requests(), 5);
+}
+
+fn whoever_connects_while_the_port_is_being_closed_is_answered(engine: &str) {
+    const ROUNDS: usize = 5;
+    const CLIENTS: usize = 4;
+    let echo = Echo::start();
+    for round in 0..ROUNDS {
+        let mut balancer = Balancer::start(engine, &[&echo], &[]);
+        let address = balancer.address();
+        // Each makes one connection after the other until the port is closed.
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|_| {
+                std::thread::spawn(move || {
+                    let mut answered = 0;
+                    while let Ok(mut connection) = Connection::open(address) {
+                        match connection.get("/") {
+                            Ok(answer) => assert_eq!(answer.status, 200),
+                            Err(_) => return Err(answered),
+                        }
+                        answered += 1;
+                    }
+                    Ok(answered)
+                })
+            })
+            .collect();
+        let before = echo.requests();
+        until(PATIENCE, "the load is on", || echo.requests() >= before + 50);
+        balancer.signal(Signal::TERM);
+        for client in clients {
+            let lost = client.join().unwrap();
+            assert!(lost.is_ok(), "round {round}: connected, then no answer: {lost:?}");
+        }
+        assert_eq!(balancer.wait(PATIENCE).code(), Some(0));
+    }
 }
 
 /// Connections that have not been accepted at the port that is written so in /proc/net/tcp.
