@@ -10,6 +10,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use super::pipe::Pipe;
+use super::wire::Heard;
 use crate::session::{ConnectFailure, Direction, Next, Session, Side, Splice, Wants};
 use crate::shortage;
 use crate::upstream::{Upstream, UpstreamId};
@@ -39,6 +40,8 @@ pub trait Hands {
     fn fill(&mut self, pipe: &mut Pipe, wire: &mut Self::Wire, most: usize) -> io::Result<usize>;
     /// Writes some of what is in a pipe.
     fn drain(&mut self, pipe: &mut Pipe, wire: &mut Self::Wire) -> io::Result<usize>;
+    /// What is waiting to be read, of which nothing is taken.
+    fn listen_in(&mut self, wire: &mut Self::Wire) -> Heard;
     /// Acknowledges what has been read at once, not with what is written next.
     fn acknowledge(&mut self, wire: &mut Self::Wire);
     /// Ends the sending direction.
@@ -314,10 +317,21 @@ impl<L> Awake<L> {
             return false;
         };
         let line = if let Attached::Open(line) = upstream { Some(line.as_mut()) } else { None };
-        let (from, into) = match to {
+        let (mut from, into) = match to {
             Side::Client => (line, Some(client)),
             Side::Upstream => (Some(client), line),
         };
+        if is_patient
+            && pipe.is_empty()
+            && let (Side::Client, Some(line)) = (to, &mut from)
+        {
+            // A head that is in the pipe cannot be taken back; one whose body never comes is a 502.
+            match hands.listen_in(line) {
+                Heard::Nothing => return true,
+                Heard::End => return false,
+                Heard::Bytes => (),
+            }
+        }
         *toward = to;
         if pipe.is_empty() && !session.output(to).is_empty() {
             // A head and its body leave together.

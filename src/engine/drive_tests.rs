@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use super::super::pipe::{MOST, Pipes};
+use super::super::wire;
 use super::*;
 use crate::config::Config;
 use crate::state::ProxyState;
@@ -82,6 +83,10 @@ impl Hands for Hand {
 
     fn shut_down(&mut self, wire: &mut Wire) -> io::Result<()> {
         wire.stream.shutdown(std::net::Shutdown::Write)
+    }
+
+    fn listen_in(&mut self, wire: &mut Wire) -> Heard {
+        wire::listen_in(&wire.stream)
     }
 
     fn acknowledge(&mut self, _: &mut Wire) {}
@@ -247,4 +252,29 @@ fn an_answer_that_came_while_the_machine_slept_was_in_time() {
     let later = begin + Config::default().timeouts.response * 2;
     world.awake.turn(&mut world.near_client, &mut world.hand, later);
     assert!(world.arrives(Side::Client, answer.len()) == answer, "and not a 504");
+}
+
+#[test]
+fn a_long_answer_of_which_only_the_head_comes_is_502() {
+    for resets in [false, true] {
+        let mut world = World::new(false);
+        world.client.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").expect("room for a head");
+        world.arrives(Side::Upstream, 26);
+        let head = b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n";
+        if resets {
+            // One turn sees the head alone.
+            world.upstream.write_all(head).expect("room for an answer");
+            world.awake.turn(&mut world.near_client, &mut world.hand, Instant::now());
+            socket2::SockRef::from(&world.upstream)
+                .set_linger(Some(Duration::ZERO))
+                .expect("linger");
+            let far = std::mem::replace(&mut world.upstream, pair().1);
+            drop(far);
+        } else {
+            world.upstream.write_all(head).expect("room for an answer");
+            world.upstream.shutdown(std::net::Shutdown::Write).expect("an end");
+        }
+        let got = world.arrives(Side::Client, 12);
+        assert_eq!(String::from_utf8_lossy(&got), "HTTP/1.1 502", "reset: {resets}");
+    }
 }

@@ -40,6 +40,7 @@ pub mod parts {
     pub use super::life::{Connection, Spares};
     pub use super::pipe::Pipe;
     pub use super::pool::Pool;
+    pub use super::wire::Heard;
 }
 
 /// A way to drive sessions.

@@ -460,6 +460,18 @@ impl Hands for Hand<'_, '_> {
         self.ask(wire, Interest::WRITABLE, |wire| pipe.drain(wire))
     }
 
+    fn listen_in(&mut self, wire: &mut TcpStream) -> Heard {
+        let mut heard = Heard::Nothing;
+        let _ = self.ask(wire, Interest::READABLE, |wire| {
+            heard = wire::listen_in(wire);
+            match heard {
+                Heard::Nothing => Err(ErrorKind::WouldBlock.into()),
+                Heard::End | Heard::Bytes => Ok(0),
+            }
+        });
+        heard
+    }
+
     fn acknowledge(&mut self, wire: &mut TcpStream) {
         wire::acknowledge(wire);
     }

@@ -566,6 +566,10 @@ impl Hands for Hand<'_> {
         wire.drain(pipe)
     }
 
+    fn listen_in(&mut self, wire: &mut Socket) -> Heard {
+        if wire.may_be_read() { wire.listen_in() } else { Heard::Nothing }
+    }
+
     fn acknowledge(&mut self, wire: &mut Socket) {
         wire::acknowledge(wire);
     }

@@ -69,6 +69,11 @@ impl Socket {
         self.ends
     }
 
+    /// Whether asking it for bytes may bring some, as far as is known.
+    pub fn may_be_read(&self) -> bool {
+        self.readable
+    }
+
     /// Listens without taking anything.
     pub fn listen_in(&mut self) -> Heard {
         let heard = listen_in(&self.stream);

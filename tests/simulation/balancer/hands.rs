@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Wake, Waker};
 use std::time::Instant;
 
-use balancebeam::engine_parts::{Hands, Pipe, Pool};
+use balancebeam::engine_parts::{Hands, Heard, Pipe, Pool};
 use balancebeam::state::ProxyState;
 use balancebeam::upstream::UpstreamId;
 
@@ -151,6 +151,10 @@ impl Hands for Hand<'_> {
 
     fn drain(&mut self, _: &mut Pipe, _: &mut Wire) -> io::Result<usize> {
         Err(ErrorKind::Unsupported.into())
+    }
+
+    fn listen_in(&mut self, _: &mut Wire) -> Heard {
+        Heard::Nothing
     }
 
     fn acknowledge(&mut self, _: &mut Wire) {}
