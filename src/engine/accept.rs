@@ -2,6 +2,7 @@
 //!
 //! Not here: what happens to a connection (`threads.rs`), how many there may be (`gate.rs`).
 
+use std::cell::Cell;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
@@ -10,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{Shutdown, SocketFlags};
 use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 
@@ -84,6 +86,7 @@ impl Acceptor {
             when_full,
             stopping: stopping.clone(),
             is_woken: is_woken.clone(),
+            have_waited: Cell::new(false),
         };
         let thread = thread::Builder::new()
             .name("accept".to_string())
@@ -163,6 +166,8 @@ struct Accepting {
     when_full: WhenFull,
     stopping: Arc<Lock<Option<Instant>>>,
     is_woken: Arc<AtomicBool>,
+    /// Whether those in the queue have been let wait there.
+    have_waited: Cell<bool>,
 }
 
 impl Accepting {
@@ -177,6 +182,7 @@ impl Accepting {
                     );
                 }
                 self.gate.wait_for_room(to_be_told, FULL_LOOK);
+                self.have_waited.set(true);
                 continue;
             }
             if to_be_told && self.gate.is_full() && seldom.may_log(Instant::now()) {
@@ -229,12 +235,16 @@ impl Accepting {
     fn take_one(&self, admit: &impl Admit) -> io::Result<bool> {
         match accept(&self.listener) {
             Ok((stream, peer)) => match self.gate.enter() {
-                Some((pass, turn_away)) => admit(stream, peer, pass, turn_away),
+                Some((pass, is_too_many)) => {
+                    let turn_away = is_too_many || self.has_given_up(&stream);
+                    admit(stream, peer, pass, turn_away);
+                }
                 None => drop(stream),
             },
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
             Err(error) if shortage::is_own(&error) => {
                 thread::sleep(SHORTAGE_PAUSE);
+                self.have_waited.set(true);
                 return Err(error);
             }
             // The peer was gone before we looked, or the like: the next one is another matter.
@@ -242,6 +252,23 @@ impl Accepting {
         }
         Ok(true)
     }
+
+    /// Whether a client has ended its direction while it was let wait in the queue. Most of those have
+    /// given up, and a crowd that has must not be served before those who are still there. Asking
+    /// costs system calls; it ends when the queue has once been empty.
+    fn has_given_up(&self, stream: &TcpStream) -> bool {
+        let has_waited = self.have_waited.get();
+        if has_waited {
+            self.have_waited.set(has(&*self.listener, PollFlags::IN));
+        }
+        has_waited && has(stream, PollFlags::RDHUP)
+    }
+}
+
+/// Whether this is so just now.
+fn has(socket: &impl AsFd, flag: PollFlags) -> bool {
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut [PollFd::new(socket, flag)], Some(&at_once)).is_ok_and(|ready| ready > 0)
 }
 
 fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {

@@ -19,6 +19,7 @@ on_each_engine! {
     two_fast_transfers_do_not_starve_the_others,
     a_connection_too_many_waits_until_another_one_ends,
     a_connection_too_many_is_refused_if_so_chosen,
+    those_who_gave_up_in_the_queue_delay_nobody,
     many_requests_on_many_connections_get_their_own_answers,
 }
 
@@ -232,6 +233,28 @@ fn a_connection_too_many_is_refused_if_so_chosen(engine: EngineKind) {
         assert!(Instant::now() < deadline, "the place never became free");
         thread::sleep(Duration::from_millis(10));
     }
+}
+
+// Rules 37 and 45
+fn those_who_gave_up_in_the_queue_delay_nobody(engine: EngineKind) {
+    let upstream = Upstream::new(|peer| {
+        while let Some(request) = peer.next_request() {
+            thread::sleep(Duration::from_millis(200));
+            peer.send(&echo_of(&request));
+        }
+    });
+    let balancer =
+        Balancer::start_with(engine, &[upstream.address()], |c| c.limits.connections = Some(2));
+    let inside = crowd(&balancer, 2, &get("/inside"));
+    thread::sleep(Duration::from_millis(50));
+    // They wait, and leave: 10 s of work for two at a time.
+    drop(crowd(&balancer, 100, &get("/gone")));
+    let mut patient = balancer.client();
+    patient.send(&get("/patient"));
+    drop(inside);
+    let began = Instant::now();
+    assert_eq!(patient.response().body, "GET /patient");
+    assert!(began.elapsed() < Duration::from_secs(3), "it took {:?}", began.elapsed());
 }
 
 // Rules 17 and 44: nobody gets another's answer
