@@ -14,7 +14,8 @@
 //! | an upstream has room               | the newest of the first line that may go there; then that line is the last |
 //! | a request leaves                   | its place is free; what it was given goes to the next |
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -44,6 +45,8 @@ struct Lines {
     by_client: BTreeMap<u64, VecDeque<Arc<Ticket>>>,
     /// Whose turn it is first. Each client that has a line is in it once.
     turns: VecDeque<u64>,
+    /// How many lines have each length.
+    lengths: BTreeMap<usize, usize>,
     len: usize,
 }
 
@@ -228,6 +231,8 @@ impl Lines {
             self.turns.push_front(ticket.client);
         }
         line.push_back(ticket);
+        let len = line.len();
+        self.note_length(len - 1, len);
         self.len += 1;
     }
 
@@ -256,11 +261,12 @@ impl Lines {
 
     /// Makes room for a request of `client`: the longest line loses its oldest.
     fn give_up_one(&mut self, client: u64) -> Option<Arc<Ticket>> {
-        let len_of = |client: &u64| self.by_client.get(client).map_or(0, VecDeque::len);
-        // Most often it is whoever asks for the most that asks now.
-        let is_greedy = len_of(&client) > self.len / self.turns.len().max(1);
-        let longest =
-            if is_greedy { client } else { self.turns.iter().copied().max_by_key(len_of)? };
+        let (&most, _) = self.lengths.last_key_value()?;
+        let is_longest = |client: &u64| self.by_client.get(client).is_some_and(|l| l.len() == most);
+        // Most often it is whoever asks for the most that asks now. Of equals, the last one whose
+        // turn it is.
+        let mut others = self.turns.iter().copied().rev();
+        let longest = if is_longest(&client) { client } else { others.find(is_longest)? };
         let ticket = self.take(longest, 0)?;
         if !self.by_client.contains_key(&longest) {
             self.turns.retain(|client| *client != longest);
@@ -282,11 +288,26 @@ impl Lines {
     fn take(&mut self, client: u64, place: usize) -> Option<Arc<Ticket>> {
         let line = self.by_client.get_mut(&client)?;
         let ticket = line.remove(place)?;
-        self.len -= 1;
+        let len = line.len();
         if line.is_empty() {
             self.by_client.remove(&client);
         }
+        self.note_length(len + 1, len);
+        self.len -= 1;
         Some(ticket)
+    }
+
+    /// A line is longer than before, or shorter.
+    fn note_length(&mut self, before: usize, now: usize) {
+        if let Entry::Occupied(mut lines) = self.lengths.entry(before) {
+            *lines.get_mut() -= 1;
+            if *lines.get() == 0 {
+                lines.remove();
+            }
+        }
+        if now > 0 {
+            *self.lengths.entry(now).or_default() += 1;
+        }
     }
 }
 

@@ -124,6 +124,15 @@ fn with_a_full_queue_whoever_waits_most_often_loses_its_oldest() {
 }
 
 #[test]
+fn a_client_that_waits_more_often_than_most_does_not_pay_for_one_that_waits_yet_more_often() {
+    let world = World::new(1, 7);
+    let asks = [1, 1, 1, 2, 2, 3, 4, 2];
+    let waiting: Vec<_> = asks.iter().map(|client| world.ask(*client)).collect();
+    let refused: Vec<_> = (0..8).filter(|place| is_refused(&waiting[*place])).collect();
+    assert_eq!(refused, [0]);
+}
+
+#[test]
 fn what_one_that_leaves_was_given_goes_to_the_next() {
     let mut world = World::new(1, 100);
     let waiting = [world.ask(1), world.ask(2), world.ask(3)];

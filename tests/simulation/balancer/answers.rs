@@ -108,6 +108,8 @@ fn it_is_our_own(message: &Message, net: &mut Net) {
     net.check("an answer is somebody's", status >= 400 && begins(&message.content), || {
         format!("{} {:?}", message.first_line, String::from_utf8_lossy(&message.content))
     });
+    let says_when = status != 503 || message.field("Retry-After").is_some();
+    net.check("a 503 says when to come again", says_when, || message.first_line.clone());
     net.counts.one(match status {
         400..=407 | 409..=428 => "answers 4xx",
         408 => "answers 408",

@@ -31,7 +31,8 @@ pub fn scenario(seed: u64) -> Scenario {
         .collect();
     let clients = 1 + draws.below(MOST_CLIENTS);
     let span = draws.one_of(&[50, 2_000, 40_000]);
-    let clients = (0..clients).map(|id| client(id + 1, mood, span, &mut draws)).collect();
+    let mut clients: Vec<_> =
+        (0..clients).map(|id| client(id + 1, mood, span, &mut draws)).collect();
     let mut happenings = Vec::new();
     if mood != Mood::Calm {
         for _ in 0..draws.below(8) {
@@ -43,7 +44,19 @@ pub fn scenario(seed: u64) -> Scenario {
             happenings.push((draws.below(2 * span) as Ms, What::Drain));
         }
     }
-    let knobs = knobs(mood, &mut draws);
+    let mut knobs = knobs(mood, &mut draws);
+    if draws.percent(35) {
+        bound(&mut knobs, mood, &mut draws);
+        let more = draws.one_of(&[0, 0, 6, 12]);
+        let first = clients.len() + 1;
+        clients.extend((first..first + more).map(|id| client(id, mood, span, &mut draws)));
+        crowd(&mut clients, &mut draws);
+    }
+    if draws.percent(30) {
+        knobs.eject_after = Some(1 + draws.below(3) as u32);
+        let often = draws.one_of(&[10, 40, 80]);
+        fail(&mut clients, often, &mut draws);
+    }
     Scenario { seed, mood, knobs, upstreams, clients, happenings }
 }
 
@@ -67,6 +80,10 @@ fn knobs(mood: Mood, draws: &mut Draws) -> Knobs {
         per_minute: 0,
         limit_clients: 1_000,
         most_connections: 1_000,
+        in_flight: None,
+        queue: 1024,
+        queue_timeout: 1_000,
+        eject_after: None,
         is_hasty: is_wild && draws.percent(50),
         watches_idle: draws.percent(50),
     };
@@ -81,6 +98,42 @@ fn knobs(mood: Mood, draws: &mut Draws) -> Knobs {
         knobs.most_connections = draws.one_of(&[3, 1_000, 1_000, 1_000]);
     }
     knobs
+}
+
+/// Upstreams have as many requests as they may, and no more. Where everybody has to be served, there
+/// is room and time for all that wait.
+fn bound(knobs: &mut Knobs, mood: Mood, draws: &mut Draws) {
+    knobs.in_flight = Some(draws.one_of(&[1, 1, 2, 3]));
+    if mood == Mood::Wild {
+        knobs.queue = draws.one_of(&[0, 1, 2, 4, 7, 1024]);
+        knobs.queue_timeout = draws.one_of(&[30, 1_000, 1_000, 20_000]);
+    } else {
+        knobs.queue_timeout = 3_600_000;
+    }
+}
+
+/// Answers take a while, and many come at once.
+fn crowd(clients: &mut [ClientPlan], draws: &mut Draws) {
+    let slow = draws.one_of(&[1, 100, 1_500]);
+    let many = draws.percent(50);
+    for client in clients {
+        if many {
+            client.at = draws.below(100) as Ms;
+        }
+        for answer in client.requests.iter_mut().flat_map(|request| &mut request.answers) {
+            answer.thinks += draws.below(slow) as Ms;
+        }
+    }
+}
+
+/// So many of a hundred answers tell of a fault; of some of them the upstream is not to blame.
+fn fail(clients: &mut [ClientPlan], often: usize, draws: &mut Draws) {
+    let requests = clients.iter_mut().flat_map(|client| &mut client.requests);
+    for answer in requests.flat_map(|request| &mut request.answers) {
+        if draws.percent(often) {
+            answer.status = draws.one_of(&[500, 500, 503, 503, 501, 505]);
+        }
+    }
 }
 
 /// Something that befalls one upstream that is not steady, or all; with what ends it.

@@ -39,6 +39,7 @@ struct Bell {
 
 impl Wake for Bell {
     fn wake(self: Arc<Self>) {
+        log::trace!("session {} is woken", self.client);
         self.woken.lock().unwrap_or_else(PoisonError::into_inner).push(self.client);
     }
 }
@@ -95,11 +96,17 @@ impl Hand<'_> {
         net.active[self.client] = net.now;
     }
 
+    /// Told in the log, where it has its place among what the balancer says.
+    fn asks(&self, id: UpstreamId) {
+        log::trace!("session {} asks {}", self.client, id.0);
+    }
+
     fn attach(&self, link: usize, upstream: usize) {
         let net = &mut *self.net.borrow_mut();
         let before = net.places[link].link.back.read;
         net.ledger.begin(link, self.client, upstream, before, net.now);
         net.places[link].user = Some(self.client);
+        net.check_bound(upstream);
     }
 }
 
@@ -160,6 +167,7 @@ impl Hands for Hand<'_> {
     fn acknowledge(&mut self, _: &mut Wire) {}
 
     fn waker(&mut self) -> Waker {
+        log::trace!("session {} waits", self.client);
         Waker::from(Arc::new(Bell { woken: self.woken.clone(), client: self.client }))
     }
 
@@ -182,6 +190,7 @@ impl Hands for Hand<'_> {
     }
 
     fn take_idle(&mut self, id: UpstreamId, now: Instant) -> Option<Line> {
+        self.asks(id);
         loop {
             let line = self.pool.take(id, now, |_| ())?;
             let link = line.0.link;
@@ -204,6 +213,7 @@ impl Hands for Hand<'_> {
     }
 
     fn dial(&mut self, id: UpstreamId, address: SocketAddr) -> io::Result<(Line, bool)> {
+        self.asks(id);
         let mut net = self.net.borrow_mut();
         self.is_active(&mut net);
         let is_steady = net.steady[id.0];
@@ -223,6 +233,7 @@ impl Hands for Hand<'_> {
         let dial = if is_at_once { Dial::Made } else { Dial::Pending };
         let link = net.connect(Owner::Upstream(id.0), self.client, dial);
         net.places[link].refuses = is_refused;
+        net.check_bound(id.0);
         if !is_at_once {
             let most = if is_steady || !net.is_hostile { 5 } else { 40 };
             let after = 1 + net.draws.below(most) as Ms;

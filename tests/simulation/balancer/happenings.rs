@@ -3,6 +3,7 @@
 
 use balancebeam::upstream::UpstreamId;
 
+use super::health::Source;
 use super::net::{Event, Owner};
 use super::oracle;
 use super::scenario::{Ms, What};
@@ -73,12 +74,15 @@ impl World<'_> {
     pub fn end_drain(&mut self) {
         for place in 0..self.connections.len() {
             let Some(connection) = self.connections[place].take() else { continue };
+            self.room.is_gone(place, &mut self.net.borrow_mut());
             if connection.is_busy() {
                 self.cut += 1;
                 let link = connection.client.link;
                 self.net.borrow_mut().places[link].link.resets_on_close = true;
                 self.net.borrow_mut().counts.one("exchanges cut by a drain");
             }
+            drop(connection);
+            self.hear(Source::Session { client: place, exchange: 0 });
         }
     }
 }

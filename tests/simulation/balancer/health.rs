@@ -5,14 +5,20 @@
 //! The rules: an upstream that is up is ejected by a connect that fails, or by `fall` probes and
 //! connections together that went wrong since they went well; the last live one is not ejected for
 //! connections that broke. One that is ejected comes back by `rise` good probes in a row, or by a
-//! request that was sent to try it.
+//! request that was sent to try it. If the operator says so, `eject_after` errors and late answers in
+//! a row eject, too, but no more than half of all; one that they have ejected comes back by three
+//! good answers in a row to requests that were sent to try it, and by nothing else. Not here: when it
+//! is tried (`trials.rs`).
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::ledger::Fact;
 use super::logs::Said;
 use super::net::Net;
+use super::room::Came;
 use super::scenario::{Ms, Scenario};
+use super::trials::Trials;
 
 /// Who has seen something.
 #[derive(Clone, Copy)]
@@ -31,29 +37,44 @@ struct Model {
     losses: u32,
     /// Good probes in a row since it was ejected.
     good: u32,
+    /// Errors and late answers in a row.
+    errors: u32,
+    /// It is ejected for those; good answers in a row since to requests that tried it.
+    fails: bool,
+    good_trials: u32,
 }
+
+/// Good answers that restore one that fails requests.
+const GOOD_TRIALS: u32 = 3;
 
 pub struct Judge {
     models: Vec<Model>,
     rise: u32,
     fall: u32,
-    has_probes: bool,
+    eject_after: Option<u32>,
+    fail_open: bool,
     addresses: Vec<usize>,
     connect: Ms,
+    response: Ms,
+    trials: Trials,
     /// A change that has to be told next: whose, and whether it is an ejection.
     due: Option<(usize, bool)>,
     blamed: BTreeSet<(usize, usize)>,
 }
 
 impl Judge {
-    pub fn new(scenario: &Scenario, connect: Ms) -> Judge {
+    pub fn new(scenario: &Scenario, (connect, response): (Duration, Duration)) -> Judge {
+        let has_probes = scenario.knobs.probes.is_some();
         Judge {
             models: vec![Model::default(); scenario.upstreams.len()],
             rise: scenario.knobs.rise,
             fall: scenario.knobs.fall,
-            has_probes: scenario.knobs.probes.is_some(),
+            eject_after: scenario.knobs.eject_after,
+            fail_open: scenario.knobs.fail_open,
             addresses: scenario.upstreams.iter().map(|plan| plan.addresses).collect(),
-            connect,
+            connect: connect.as_millis() as Ms,
+            response: response.as_millis() as Ms,
+            trials: Trials::new(scenario.upstreams.len(), has_probes),
             due: None,
             blamed: BTreeSet::new(),
         }
@@ -61,6 +82,22 @@ impl Judge {
 
     pub fn is_up(&self, id: usize) -> bool {
         !self.models[id].is_ejected
+    }
+
+    pub fn is_trial_due(&self, id: usize, now: Ms) -> bool {
+        !self.is_up(id) && self.trials.is_due(id, now)
+    }
+
+    /// A client's request was sent to an upstream, the last of those that it was sent to.
+    pub fn asks(&mut self, client: usize, id: usize, came: Came, asked: &[usize], net: &mut Net) {
+        let others = (0..self.models.len()).filter(|id| !asked.contains(id));
+        let others_are_live = others.into_iter().any(|id| self.is_up(id)) || !self.fail_open;
+        let is_ejected = (!self.is_up(id)).then_some(others_are_live);
+        self.trials.asked(client, id, came, is_ejected, net);
+    }
+
+    pub fn is_over(&mut self, client: usize) {
+        self.trials.is_over(client);
     }
 
     /// Hears what was said, in order.
@@ -74,20 +111,22 @@ impl Judge {
             net.check("what was seen has its consequence", is_told, || {
                 format!("upstream {id} is to be {}: {said:?}", name_of(ejects))
             });
-            net.counts.one(name_of(ejects));
             return;
         }
         match said {
             Said::Seen(id, seen) => {
                 self.check_fact(*id, seen, source, net);
-                self.see(*id, seen);
+                self.see(*id, seen, net);
+                if let (Source::Session { client, .. }, true) = (source, !self.is_up(*id)) {
+                    self.trials.seen(client, *id, seen, net);
+                }
             }
             Said::Ejected(id) | Said::Restored(id) => {
                 net.accuse("every ejection and restore is explained", || {
                     format!("upstream {id}: {said:?}")
                 });
             }
-            Said::Exchange(_) | Said::Other => (),
+            _ => (),
         }
     }
 
@@ -102,11 +141,21 @@ impl Judge {
 
     /// Whoever says what it has seen must have seen it.
     fn check_fact(&mut self, id: usize, seen: &str, source: Source<'_>, net: &mut Net) {
+        let counts_errors = self.eject_after.is_some();
+        let is_good = |status| !counts_errors || status < 500 || status == 501 || status == 505;
         let has_happened = match source {
             Source::Probe { upstream, seen: reported } => id == upstream && seen == reported,
             Source::Session { client, exchange } => match seen {
-                "Served" => net.ledger.has_head(client, id),
-                "TrialServed" => !self.has_probes && net.ledger.has_head(client, id),
+                "Served" => net.ledger.has_head(client, id, is_good),
+                "TrialServed" => {
+                    let is_trial = self.trials.may_be_trial(client, id);
+                    is_trial && net.ledger.has_head(client, id, is_good)
+                }
+                "TooLate" => {
+                    net.counts.one("late answers held against upstreams");
+                    let has_waited = net.ledger.has_waited(client, id, self.response, net.now);
+                    counts_errors && has_waited
+                }
                 "Broken" => {
                     let is_first = self.blamed.insert((client, exchange));
                     net.check("one exchange is held against upstreams once", is_first, || {
@@ -124,7 +173,12 @@ impl Judge {
                             if *upstream == id && *after >= least)
                     })
                 }
-                _ => false,
+                _ => {
+                    net.counts.one("errors held against upstreams");
+                    let is_it = |status| format!("ServerError({status})") == seen;
+                    let is_fault = |status| !is_good(status) && is_it(status);
+                    net.ledger.has_head(client, id, is_fault)
+                }
             },
         };
         net.check("what is said to be seen has happened", has_happened, || {
@@ -132,32 +186,64 @@ impl Judge {
         });
     }
 
-    fn see(&mut self, id: usize, seen: &str) {
+    fn see(&mut self, id: usize, seen: &str, net: &mut Net) {
         let live = self.models.iter().filter(|model| !model.is_ejected).count();
+        let may_eject_half = 2 * (self.models.len() - live + 1) <= self.models.len();
+        let is_error = seen.starts_with("ServerError") || seen == "TooLate";
         let is_bad_probe = seen.starts_with("BadStatus") || seen == "ProbeUnanswered";
+        if seen == "Broken" && live <= 1 {
+            return;
+        }
         let model = &mut self.models[id];
+        if is_error && !model.is_ejected && !may_eject_half {
+            return net.counts.one("errors that eject no more than half");
+        }
+        match seen {
+            "ProbePassed" => (model.probes, model.losses) = (0, 0),
+            "Served" | "TrialServed" => (model.losses, model.errors) = (0, 0),
+            "Broken" => model.losses += 1,
+            _ if is_error => model.errors += 1,
+            _ => model.probes += u32::from(is_bad_probe),
+        }
         let turns = if model.is_ejected {
             match seen {
                 "ProbePassed" => model.good += 1,
-                "Served" | "TrialServed" => (),
-                "Broken" if live <= 1 => (),
-                _ => model.good = 0,
+                "TrialServed" => model.good_trials += 1,
+                "Served" => (),
+                _ => (model.good, model.good_trials) = (0, 0),
             }
-            seen == "TrialServed" || model.good >= self.rise
+            let is_reached = model.good_trials >= 1 || model.good >= self.rise;
+            if model.fails { model.good_trials >= GOOD_TRIALS } else { is_reached }
         } else {
-            match seen {
-                "ProbePassed" => (model.probes, model.losses) = (0, 0),
-                "Served" | "TrialServed" => model.losses = 0,
-                "Broken" if live > 1 => model.losses += 1,
-                _ => model.probes += u32::from(is_bad_probe),
-            }
-            matches!(seen, "NoConnection" | "ConnectTimedOut")
-                || model.probes + model.losses >= self.fall
+            let has_no_door = matches!(seen, "NoConnection" | "ConnectTimedOut");
+            let is_gone = has_no_door || model.probes + model.losses >= self.fall;
+            let most = self.eject_after.unwrap_or(u32::MAX);
+            model.fails = !is_gone && model.errors >= most;
+            is_gone || model.fails
         };
-        if turns {
-            *model = Model { is_ejected: !model.is_ejected, ..Model::default() };
-            self.due = Some((id, model.is_ejected));
+        if !turns {
+            return;
         }
+        let Model { is_ejected, fails, .. } = *model;
+        *model = Model { is_ejected: !is_ejected, fails: fails && !is_ejected, ..Model::default() };
+        self.due = Some((id, !is_ejected));
+        if is_ejected {
+            self.trials.restored(id, net.now);
+            net.counts.one(if fails { "restores by trials" } else { "restores" });
+        } else {
+            self.trials.ejected(id, fails, net.now);
+            net.counts.one(if fails { "ejections for errors" } else { "ejections" });
+            self.no_more_than_half_for_errors(fails, net);
+        }
+    }
+
+    /// It may be the requests that are at fault; then everybody would be ejected for them.
+    fn no_more_than_half_for_errors(&self, fails: bool, net: &mut Net) {
+        let ejected = self.models.iter().filter(|model| model.is_ejected).count();
+        let of = self.models.len();
+        net.check("errors eject no more than half", !fails || 2 * ejected <= of, || {
+            format!("{ejected} of {of}")
+        });
     }
 }
 

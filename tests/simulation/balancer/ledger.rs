@@ -44,8 +44,8 @@ pub struct Ledger {
     pub uses: Vec<Use>,
     /// The use that each connection is in, or was in last.
     current: Vec<Option<usize>>,
-    /// Where in what an upstream connection says final heads end.
-    heads: Vec<Vec<u64>>,
+    /// Where in what an upstream connection says final heads end, and with which status.
+    heads: Vec<Vec<(u64, u16)>>,
     /// Where in it answers end that a connection may survive.
     ends: Vec<Vec<u64>>,
     /// Of this turn.
@@ -121,9 +121,9 @@ impl Ledger {
     }
 
     /// A final head is on its way, and ends behind so many bytes of the connection.
-    pub fn head_ends(&mut self, link: usize, at: u64) {
+    pub fn head_ends(&mut self, link: usize, at: u64, status: u16) {
         self.make_room(link);
-        self.heads[link].push(at);
+        self.heads[link].push((at, status));
     }
 
     pub fn answer_ends(&mut self, link: usize, at: u64) {
@@ -144,14 +144,26 @@ impl Ledger {
         !used.is_lost && self.ends[link].contains(&(used.before + used.read))
     }
 
-    /// Whether this turn has had a final head of `upstream` for `client`.
-    pub fn has_head(&self, client: usize, upstream: usize) -> bool {
+    /// Whether `client` has had a final head of `upstream` with such a status.
+    pub fn has_head(&self, client: usize, upstream: usize, is_such: impl Fn(u16) -> bool) -> bool {
         self.uses.iter().rev().filter(|u| u.client == client && u.upstream == upstream).any(
             |used| {
                 let heads = &self.heads[used.link];
-                heads.iter().any(|&at| at > used.before && at <= used.before + used.read)
+                heads.iter().any(|&(at, status)| {
+                    at > used.before && at <= used.before + used.read && is_such(status)
+                })
             },
         )
+    }
+
+    /// Whether `client` has given up an answer of `upstream` in this turn, after so long.
+    pub fn has_waited(&self, client: usize, upstream: usize, least: Ms, now: Ms) -> bool {
+        self.touched.iter().map(|&at| &self.uses[at]).any(|used| {
+            let mut heads = self.heads[used.link].iter();
+            let has_head = heads.any(|&(at, _)| at > used.before && at <= used.before + used.read);
+            let is_its = used.client == client && used.upstream == upstream && used.is_over;
+            is_its && now - used.since >= least && !has_head
+        })
     }
 
     /// Takes a fresh connection of `client` to `upstream` that this turn has lost before its answer

@@ -64,6 +64,10 @@ pub enum Said {
     Ejected(usize),
     Restored(usize),
     Exchange(Record),
+    /// A client's exchange asks an upstream for a connection, waits for room, or is woken.
+    Asks(usize, usize),
+    Waits(usize),
+    Woken(usize),
     /// Nothing that is judged.
     Other,
 }
@@ -75,11 +79,19 @@ pub struct Record {
     pub status: u16,
     pub attempts: usize,
     pub took: Ms,
+    /// Why it ended as it did, if there is something to say.
+    pub why: String,
+    /// The client left before it had all of an answer.
+    pub has_left: bool,
 }
 
 impl Said {
     pub fn read(line: &str) -> Said {
-        let read = if line.starts_with("upstream ") { upstream(line) } else { record(line) };
+        let read = match line.split_once(' ') {
+            Some(("upstream", _)) => upstream(line),
+            Some(("session", rest)) => session(rest),
+            _ => record(line),
+        };
         read.unwrap_or(Said::Other)
     }
 }
@@ -101,8 +113,18 @@ fn upstream(line: &str) -> Option<Said> {
     rest.starts_with("restored: ").then_some(Said::Restored(id))
 }
 
+fn session(line: &str) -> Option<Said> {
+    let (client, rest) = line.split_once(' ')?;
+    let client = client.parse().ok()?;
+    match rest {
+        "waits" => Some(Said::Waits(client)),
+        "is woken" => Some(Said::Woken(client)),
+        _ => Some(Said::Asks(client, rest.strip_prefix("asks ")?.parse().ok()?)),
+    }
+}
+
 fn record(line: &str) -> Option<Said> {
-    let (facts, _) = line.split_once(": ").unwrap_or((line, ""));
+    let (facts, why) = line.split_once(": ").unwrap_or((line, ""));
     let mut words = facts.split(' ');
     let client = words.next()?.to_string();
     let status = words.next()?.parse().ok()?;
@@ -115,5 +137,7 @@ fn record(line: &str) -> Option<Said> {
         status,
         attempts: number("attempts=")? as usize,
         took: number("ms=")?,
+        why: why.to_string(),
+        has_left: facts.ends_with(" unfinished"),
     }))
 }

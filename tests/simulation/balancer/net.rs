@@ -71,6 +71,8 @@ pub struct Net {
     epoch: Instant,
     pub places: Vec<Place>,
     pub modes: Vec<Mode>,
+    /// Exchanges that each of them may have.
+    pub bound: Option<usize>,
     /// For each upstream the connects that were begun.
     pub dials: Vec<u64>,
     pub is_hostile: bool,
@@ -98,6 +100,7 @@ impl Net {
             epoch,
             places: Vec::new(),
             modes: vec![Mode::Up; steady.len()],
+            bound: None,
             dials: vec![0; steady.len()],
             is_hostile: false,
             steady,
@@ -221,6 +224,25 @@ impl Net {
 
     pub fn note(&mut self, line: fmt::Arguments<'_>) {
         self.trace.note(self.now, line);
+    }
+
+    /// Clients whose exchange has a connection to an upstream, or makes one.
+    pub fn users_of(&self, id: usize) -> usize {
+        let uses =
+            |place: &&Place| place.owner == Owner::Upstream(id) && place.link.near_closed.is_none();
+        let mut users: Vec<_> = self.places.iter().filter(uses).filter_map(|p| p.user).collect();
+        users.sort_unstable();
+        users.dedup();
+        users.len()
+    }
+
+    /// A connection to an upstream is begun, or used again.
+    pub fn check_bound(&mut self, id: usize) {
+        let Some(bound) = self.bound else { return };
+        let users = self.users_of(id);
+        self.check("no upstream has more than the bound", users <= bound, || {
+            format!("{users} of {bound} use upstream {id}")
+        });
     }
 
     /// A connection was taken from the pool.

@@ -22,6 +22,8 @@ pub fn after_turn(world: &mut World<'_>, client: usize, turn: Turn) {
     memory_is_bounded(world, client);
     a_drain_waits_for_nobody_idle(world, client);
     in_flight_is_what_is_in_flight(world);
+    who_waits_knows_until_when(world, client);
+    whoever_waits_has_a_reason(world);
     the_live_list_is_those_that_are_up(world);
     the_pool_is_bounded(world);
 }
@@ -56,7 +58,8 @@ fn waits_for_something_that_ends(world: &World<'_>, client: usize) {
         return;
     };
     let timeouts = &world.state.config.timeouts;
-    let longest = timeouts.idle.max(timeouts.response).max(timeouts.progress).as_millis() as Ms;
+    let longest = timeouts.idle.max(timeouts.response).max(timeouts.progress).max(timeouts.queue);
+    let longest = longest.as_millis() as Ms;
     let net = &mut *world.net.borrow_mut();
     let most = net.now.max(net.active[client] + longest) + longest;
     let at = net.ms_of(deadline);
@@ -91,6 +94,26 @@ fn a_drain_waits_for_nobody_idle(world: &World<'_>, client: usize) {
     let until = net.instant() + patience;
     let holds = connection.deadline().is_some_and(|at| at <= until);
     net.check("a drain waits for nobody who is idle", holds, || format!("client {client}"));
+}
+
+/// Whoever would wait for longer than the operator allows is one that has been forgotten.
+fn who_waits_knows_until_when(world: &World<'_>, client: usize) {
+    let Some(until) = world.room.until(client) else { return };
+    let deadline = world.connections[client].as_ref().and_then(|c| c.deadline());
+    let net = &mut *world.net.borrow_mut();
+    let at = deadline.map(|deadline| net.ms_of(deadline));
+    net.check("who waits is served, or told so in time", at == Some(until), || {
+        format!("client {client} until {at:?} instead of {until} ms")
+    });
+}
+
+/// With a bound: nobody has more, and nobody waits in vain. Those on the live list may be chosen;
+/// with nobody there all may, if the operator allows it.
+pub fn whoever_waits_has_a_reason(world: &World<'_>) {
+    let (judge, knobs) = (&world.judge, &world.scenario.knobs);
+    let is_anybody_live = (0..world.scenario.upstreams.len()).any(|id| judge.is_up(id));
+    let may_be_chosen = |id| judge.is_up(id) || (!is_anybody_live && knobs.fail_open);
+    world.room.check(&world.state.upstreams, may_be_chosen, &mut world.net.borrow_mut());
 }
 
 /// The policies go by these numbers: one that is lost leaves an upstream looking busy for ever.

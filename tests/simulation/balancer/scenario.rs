@@ -47,6 +47,12 @@ pub struct Knobs {
     pub per_minute: u32,
     pub limit_clients: usize,
     pub most_connections: usize,
+    /// Requests that an upstream has at a time, those that wait, and for how long they do.
+    pub in_flight: Option<usize>,
+    pub queue: usize,
+    pub queue_timeout: Ms,
+    /// Errors and late answers in a row that eject.
+    pub eject_after: Option<u32>,
     /// Deadlines of a tenth of the defaults.
     pub is_hasty: bool,
     /// An end on an idle upstream connection is heard of before the connection is used again.
@@ -170,7 +176,8 @@ pub enum Mode {
 }
 
 impl Knobs {
-    /// As if no flag had been given, and as few surprises as there can be.
+    /// As if no flag had been given, and as few surprises as there can be. Bounds, and what errors
+    /// do, are taken out on their own.
     pub fn make_ordinary(&mut self) {
         (self.attempts, self.budget_percent, self.budget_floor) = (16, 20, 10);
         (self.pool, self.per_minute, self.most_connections) = (1024, 0, 1_000);

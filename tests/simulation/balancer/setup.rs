@@ -25,6 +25,9 @@ pub fn config(scenario: &Scenario) -> Config {
     config.retry.fail_open = knobs.fail_open;
     config.health.interval = knobs.probes.map(Duration::from_millis);
     (config.health.rise, config.health.fall) = (knobs.rise, knobs.fall);
+    config.health.eject_after = knobs.eject_after;
+    (config.limits.in_flight, config.limits.queue) = (knobs.in_flight, knobs.queue);
+    config.timeouts.queue = Duration::from_millis(knobs.queue_timeout);
     config.limits.pool = knobs.pool;
     config.limits.requests_per_minute = knobs.per_minute;
     config.limits.rate_limit_clients = knobs.limit_clients;

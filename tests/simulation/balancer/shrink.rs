@@ -33,8 +33,12 @@ pub enum Cut {
     Upstream(usize),
     /// `h2`: what happens third.
     Happening(usize),
-    /// `k`: what the operator has decided that is out of the ordinary.
+    /// `k`: what the operator has decided that is out of the ordinary, but for the next two.
     Knobs,
+    /// `q`: the bound of what is in flight, and the queue.
+    Room,
+    /// `e`: that errors eject.
+    Errors,
 }
 
 impl fmt::Display for Cut {
@@ -49,6 +53,8 @@ impl fmt::Display for Cut {
             Cut::Upstream(id) => write!(f, "u{id}"),
             Cut::Happening(number) => write!(f, "h{number}"),
             Cut::Knobs => write!(f, "k"),
+            Cut::Room => write!(f, "q"),
+            Cut::Errors => write!(f, "e"),
         }
     }
 }
@@ -57,8 +63,11 @@ impl FromStr for Cut {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Cut, String> {
-        if text == "k" {
-            return Ok(Cut::Knobs);
+        match text {
+            "k" => return Ok(Cut::Knobs),
+            "q" => return Ok(Cut::Room),
+            "e" => return Ok(Cut::Errors),
+            _ => (),
         }
         let bad = || format!("{text:?} is no cut: give what a shrunk finding says");
         let (letter, number) = text.split_at_checked(1).ok_or_else(bad)?;
@@ -94,6 +103,8 @@ pub fn scenario(seed: u64, cuts: &[Cut]) -> Scenario {
                 scenario.happenings.get_mut(number).into_iter().for_each(|what| *what = nothing);
             }
             Cut::Knobs => scenario.knobs.make_ordinary(),
+            Cut::Room => scenario.knobs.in_flight = None,
+            Cut::Errors => scenario.knobs.eject_after = None,
             Cut::Mishap(id) | Cut::Pauses(id) => {
                 for client in scenario.clients.iter_mut().filter(|client| client.id == id) {
                     match cut {
@@ -134,7 +145,7 @@ fn candidates(scenario: &Scenario) -> Vec<Cut> {
     let mut cuts: Vec<_> = scenario.clients.iter().map(|client| Cut::Client(client.id)).collect();
     cuts.extend((0..scenario.happenings.len()).map(Cut::Happening));
     cuts.extend(scenario.upstreams.iter().map(|plan| Cut::Upstream(plan.id)));
-    cuts.push(Cut::Knobs);
+    cuts.extend([Cut::Knobs, Cut::Room, Cut::Errors]);
     let requests = || scenario.clients.iter().flat_map(|client| &client.requests);
     cuts.extend(requests().map(|request| Cut::Request(request.id)));
     cuts.extend(requests().map(|request| Cut::Bytes(request.id)));

@@ -205,7 +205,7 @@ impl Peer {
         }
         let said = self.said_before + self.words.len() as u64;
         if wire.len() >= head {
-            net.ledger.head_ends(self.link, said + head as u64);
+            net.ledger.head_ends(self.link, said + head as u64, plan.status);
         }
         if is_whole && task.then == Then::GoesOn {
             net.ledger.answer_ends(self.link, said + wire.len() as u64);

@@ -18,6 +18,7 @@ use super::logs::{Listening, Record, Said};
 use super::net::{Event, Owner};
 use super::oracle;
 use super::probes::Probes;
+use super::room::Room;
 use super::scenario::{Mode, Mood, Ms, Scenario};
 use super::setup;
 use super::upstream::Peer;
@@ -45,6 +46,7 @@ pub struct World<'a> {
     peers: Vec<Option<Peer>>,
     probes: Option<Probes>,
     pub judge: Judge,
+    pub room: Room,
     pub records: Vec<(usize, Ms, Record)>,
     pub drained_at: Option<Ms>,
     /// Sessions that were ended with the drain although they were busy.
@@ -62,13 +64,14 @@ impl<'a> World<'a> {
             .collect();
         let upstreams = Upstreams::new(&config, addresses, scenario.seed);
         let pool = Pool::new(config.upstreams.len(), config.limits.pool, config.timeouts.pool);
-        let connect = config.timeouts.connect.as_millis() as Ms;
+        let waits = (config.timeouts.connect, config.timeouts.response);
         let now = net.borrow().instant();
         let state = Arc::new(ProxyState::new(config, upstreams, now));
         let count = scenario.clients.len();
         let probes = {
             let net = &mut *net.borrow_mut();
             net.is_hostile = scenario.mood == Mood::Wild;
+            net.bound = scenario.knobs.in_flight;
             for (place, client) in scenario.clients.iter().enumerate() {
                 net.schedule(client.at, Event::Arrive(place));
             }
@@ -90,7 +93,8 @@ impl<'a> World<'a> {
             was_told_of_reset: vec![false; count],
             peers: Vec::new(),
             probes,
-            judge: Judge::new(scenario, connect),
+            judge: Judge::new(scenario, waits),
+            room: Room::new(scenario),
             records: Vec::new(),
             drained_at: None,
             cut: 0,
@@ -241,6 +245,7 @@ impl<'a> World<'a> {
         let now = {
             let net = &mut *self.net.borrow_mut();
             net.ledger.begin_turn();
+            self.room.turn_begins(client, net);
             net.instant()
         };
         let link = connection.client.link;
@@ -263,6 +268,9 @@ impl<'a> World<'a> {
             self.connections[client] = None;
         }
         self.hear(Source::Session { client, exchange: 0 });
+        if turn == Turn::Gone {
+            self.room.is_gone(client, &mut self.net.borrow_mut());
+        }
         let mut net = self.net.borrow_mut();
         net.note(format_args!("turn of client {}: {turn:?}", self.clients[client].plan.id));
         if turn == Turn::Yield {
@@ -274,7 +282,7 @@ impl<'a> World<'a> {
     }
 
     /// Looks at what was said.
-    fn hear(&mut self, source: Source<'_>) {
+    pub fn hear(&mut self, source: Source<'_>) {
         let net = &mut *self.net.borrow_mut();
         for line in self.listening.heard() {
             if !line.ends_with("ProbePassed") {
@@ -290,9 +298,21 @@ impl<'a> World<'a> {
                 probe => probe,
             };
             self.judge.hear(&said, source, net);
-            if let (Said::Exchange(record), Source::Session { client, .. }) = (said, source) {
-                net.active[client] = net.now;
-                self.records.push((client, net.now, record));
+            match (said, source) {
+                (Said::Asks(client, id), _) => {
+                    let is_due = self.judge.is_trial_due(id, net.now);
+                    let came = self.room.asks(client, id, is_due, net);
+                    self.judge.asks(client, id, came, self.room.asked_by(client), net);
+                }
+                (Said::Waits(client), _) => self.room.waits(client, net),
+                (Said::Woken(client), _) => self.room.wakes(client, net),
+                (Said::Exchange(record), Source::Session { client, .. }) => {
+                    net.active[client] = net.now;
+                    self.room.is_over(client, &record, net);
+                    self.judge.is_over(client);
+                    self.records.push((client, net.now, record));
+                }
+                _ => (),
             }
         }
         self.judge.is_content(net);

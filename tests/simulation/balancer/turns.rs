@@ -1,0 +1,182 @@
+//! Whose turn it is among those that wait for room: a second reading of the table at the top of
+//! `src/upstream/queue.rs`, as plain lists.
+//!
+//! Clients take turns, whatever each of them asks for; a client that was not waiting comes first. Of
+//! one client the newest request goes first. If too many wait, a longest line loses its oldest. What
+//! has become of one that was woken shows only in its own turn, so what happens is written down and
+//! judged as soon as it is known. Not here: whether there is room (`room.rs`).
+
+use std::collections::VecDeque;
+
+use super::net::Net;
+
+/// What has become of one that was woken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Goes(usize),
+    Refused,
+    /// It left before it told.
+    Unknown,
+}
+
+#[derive(Clone, Debug)]
+enum Event {
+    Joins(Waiter, u8),
+    Leaves(usize),
+    Woken(usize, Option<Outcome>),
+    /// One of this address has passed through the queue without waiting; or it was a trial.
+    Passes(u8, bool),
+}
+
+#[derive(Clone, Debug)]
+struct Waiter {
+    client: usize,
+    tried: Vec<usize>,
+}
+
+/// The requests of one address; the newest is the last.
+#[derive(Clone, Debug)]
+struct Line {
+    address: u8,
+    waiters: Vec<Waiter>,
+}
+
+pub struct Turns {
+    most: usize,
+    events: VecDeque<Event>,
+    lines: VecDeque<Line>,
+    /// Something is not known, so nothing is judged until nobody waits.
+    is_lost: bool,
+}
+
+impl Turns {
+    pub fn new(most: usize) -> Turns {
+        Turns { most, events: VecDeque::new(), lines: VecDeque::new(), is_lost: false }
+    }
+
+    pub fn joins(&mut self, client: usize, address: u8, tried: Vec<usize>, net: &mut Net) {
+        self.events.push_back(Event::Joins(Waiter { client, tried }, address));
+        self.judge(net);
+    }
+
+    pub fn leaves(&mut self, client: usize) {
+        self.events.push_back(Event::Leaves(client));
+    }
+
+    pub fn passes(&mut self, address: u8, may_be_trial: bool) {
+        self.events.push_back(Event::Passes(address, may_be_trial));
+    }
+
+    pub fn wakes(&mut self, client: usize, net: &mut Net) {
+        self.events.push_back(Event::Woken(client, None));
+        self.judge(net);
+    }
+
+    /// What one that was woken has been woken for.
+    pub fn settle(&mut self, client: usize, outcome: Outcome, net: &mut Net) {
+        for event in &mut self.events {
+            if let Event::Woken(of, unknown @ None) = event
+                && *of == client
+            {
+                *unknown = Some(outcome);
+                break;
+            }
+        }
+        self.judge(net);
+    }
+
+    /// Goes through what has happened, as far as it is known.
+    fn judge(&mut self, net: &mut Net) {
+        while let Some(event) = self.events.pop_front() {
+            match event {
+                Event::Woken(_, None) => return self.events.push_front(event),
+                Event::Woken(client, Some(outcome)) => self.woken(client, outcome, net),
+                Event::Joins(waiter, address) => self.join(waiter, address),
+                Event::Leaves(client) => self.remove(client),
+                Event::Passes(address, may_be_trial) => self.pass(address, may_be_trial),
+            }
+            self.is_lost &= !self.lines.is_empty();
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.lines.iter().map(|line| line.waiters.len()).sum()
+    }
+
+    fn join(&mut self, waiter: Waiter, address: u8) {
+        match self.lines.iter_mut().find(|line| line.address == address) {
+            Some(line) => line.waiters.push(waiter),
+            None => self.lines.push_front(Line { address, waiters: vec![waiter] }),
+        }
+    }
+
+    fn remove(&mut self, client: usize) {
+        for line in &mut self.lines {
+            line.waiters.retain(|waiter| waiter.client != client);
+        }
+        self.lines.retain(|line| !line.waiters.is_empty());
+    }
+
+    fn pass(&mut self, address: u8, may_be_trial: bool) {
+        let Some(at) = self.lines.iter().position(|line| line.address == address) else { return };
+        self.is_lost |= may_be_trial;
+        let line = self.lines.remove(at);
+        self.lines.extend(line);
+    }
+
+    fn woken(&mut self, client: usize, outcome: Outcome, net: &mut Net) {
+        if !self.is_lost {
+            match outcome {
+                Outcome::Goes(id) => self.clients_take_turns(client, id, net),
+                Outcome::Refused => self.the_longest_line_loses_its_oldest(client, net),
+                Outcome::Unknown => self.is_lost = true,
+            }
+        }
+        let at = self
+            .lines
+            .iter()
+            .position(|line| line.waiters.iter().any(|waiter| waiter.client == client));
+        if let (Some(at), Outcome::Goes(_)) = (at, outcome) {
+            let line = self.lines.remove(at);
+            self.lines.extend(line);
+        }
+        self.remove(client);
+    }
+
+    /// A client that asks for fifty times its share waits for itself; and the newest request is the
+    /// one that somebody still waits for.
+    fn clients_take_turns(&self, client: usize, id: usize, net: &mut Net) {
+        net.counts.one("turns of those that wait");
+        let next = self
+            .lines
+            .iter()
+            .find_map(|line| line.waiters.iter().rev().find(|waiter| !waiter.tried.contains(&id)));
+        net.check(
+            "room goes to the clients in turn",
+            next.is_some_and(|w| w.client == client),
+            || {
+                format!(
+                    "client {client} goes to upstream {id}, next is {next:?} of {:?}",
+                    self.lines
+                )
+            },
+        );
+        if self.lines.len() > 1 {
+            net.counts.one("turns among several clients");
+        }
+    }
+
+    /// Nobody else is to pay for whoever asks for the most.
+    fn the_longest_line_loses_its_oldest(&self, client: usize, net: &mut Net) {
+        let is_full = self.len() == self.most;
+        net.check("nobody is refused while the queue has room", is_full, || {
+            format!("client {client}, {} of {} wait", self.len(), self.most)
+        });
+        let longest = self.lines.iter().map(|line| line.waiters.len()).max();
+        let mut lines = self.lines.iter().filter(|line| Some(line.waiters.len()) == longest);
+        let is_its = lines.any(|line| line.waiters.first().is_some_and(|w| w.client == client));
+        net.check("the longest line loses its oldest", is_its, || {
+            format!("client {client} of {:?}", self.lines)
+        });
+    }
+}
