@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::Waker;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::pipe::Pipe;
 use super::wire::Heard;
@@ -19,8 +19,6 @@ use crate::upstream::{Upstream, UpstreamId};
 const TURN_BYTES: usize = 256 * 1024;
 /// How often others go first because the body behind a head has not come.
 const HEAD_WAITS: u32 = 2;
-/// What is before a deadline by so much, is before it.
-const A_MOMENT: Duration = Duration::from_nanos(1);
 /// Exchanges after which a turn ends.
 const TURN_EXCHANGES: usize = 32;
 
@@ -171,14 +169,16 @@ impl<L> Awake<L> {
         let (mut bytes, mut exchanges) = (0, 0);
         // What happened while nobody looked, perhaps because the machine slept, was in time: it is
         // heard before a deadline fires.
-        let is_due = |at: &Instant| *at <= now;
-        let due = self.session.deadline().filter(is_due);
-        let mut at = due.and_then(|at| at.checked_sub(A_MOMENT)).unwrap_or(now);
+        let mut is_late = self.session.deadline().is_some_and(|at| at <= now);
         loop {
-            match self.session.next(at) {
+            let next = match is_late {
+                true => self.session.next_before_deadline(now),
+                false => self.session.next(now),
+            };
+            match next {
                 Next::Transfer(wants) => match self.transfer(client, hands, wants, now) {
-                    moved if at < now => {
-                        at = now;
+                    moved if is_late => {
+                        is_late = false;
                         bytes += moved.unwrap_or(0);
                     }
                     None if wants.is_head_alone && self.waited < HEAD_WAITS => {

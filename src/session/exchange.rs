@@ -1,6 +1,7 @@
 //! One request and its response: the two legs, and what is remembered from one to the other.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::http1::body::{Encoder, Transfer};
@@ -8,7 +9,7 @@ use crate::http1::head::Search;
 use crate::http1::rewrite::HostSlot;
 use crate::http1::{Request, Response};
 use crate::upstream::queue::Waiting;
-use crate::upstream::{InFlight, UpstreamId};
+use crate::upstream::{InFlight, Upstream, UpstreamId};
 
 /// From the client to the upstream.
 ///
@@ -56,6 +57,8 @@ pub(super) struct Exchange {
     pub started: Instant,
     /// The upstream it is with.
     pub choice: Option<InFlight>,
+    /// The one it was with, once that is done with it.
+    pub done_by: Option<Arc<Upstream>>,
     /// Its place in the queue of those that wait for one.
     pub queued: Option<Waiting>,
     /// Upstreams that failed it.
@@ -102,6 +105,7 @@ impl Exchange {
             client,
             started: now,
             choice: None,
+            done_by: None,
             queued: None,
             tried: Vec::new(),
             attempts: 0,
@@ -122,6 +126,16 @@ impl Exchange {
             sent_to_client: 0,
             request_bytes: 0,
             response_bytes: 0,
+        }
+    }
+}
+
+impl Exchange {
+    /// The upstream is done with it, so there is room for another one, however long the client takes
+    /// to read the answer.
+    pub fn give_room(&mut self) {
+        if let Some(choice) = self.choice.take() {
+            self.done_by = Some(choice.upstream().clone());
         }
     }
 }

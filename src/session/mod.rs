@@ -317,6 +317,16 @@ impl Session {
     /// What is to be done next. Every decision is made here; a deadline that is due fires here,
     /// after everything that was reported has been taken into account.
     pub fn next(&mut self, now: Instant) -> Next {
+        self.step(now, true)
+    }
+
+    /// The same, but no deadline fires: for a driver that comes late, and has not yet told what has
+    /// happened meanwhile.
+    pub fn next_before_deadline(&mut self, now: Instant) -> Next {
+        self.step(now, false)
+    }
+
+    fn step(&mut self, now: Instant, may_fire: bool) -> Next {
         loop {
             let changed = self.settle(now);
             self.note_wait(now);
@@ -326,7 +336,7 @@ impl Session {
             if changed {
                 continue;
             }
-            if self.deadline().is_some_and(|at| at <= now) {
+            if may_fire && self.deadline().is_some_and(|at| at <= now) {
                 // Whatever is waited for next, it is waited for from now on.
                 self.since = now;
                 self.fire(now);

@@ -31,6 +31,7 @@ impl Session {
         };
         exchange.persists =
             reject.is_well_framed() && exchange.request.keep_alive && body_is_short && !stopping;
+        exchange.give_room();
         exchange.status = reject.status;
         exchange.why = reject.why;
         exchange.sent_to_client = 0;
@@ -124,7 +125,7 @@ impl Session {
             outcome,
             status: if exchange.status == 0 { 499 } else { exchange.status },
             why: if why.is_empty() { exchange.why } else { why },
-            upstream: exchange.choice.as_ref().map(|choice| choice.upstream().clone()),
+            upstream: exchange.choice.as_ref().map(|c| c.upstream().clone()).or(exchange.done_by),
             attempts: exchange.attempts,
             request_bytes: bytes_of_leg(&self.request_leg),
             response_bytes: match &self.response_leg {

@@ -77,6 +77,7 @@ impl Session {
         if self.link != Link::None {
             self.release = Some(self.is_upstream_reusable(now));
             self.link = Link::None;
+            self.exchange.iter_mut().for_each(Exchange::give_room);
             changed = true;
         }
         if matches!(self.request_leg, RequestLeg::Body(_)) && !self.request_leg.is_discarding() {

@@ -66,6 +66,7 @@ struct Bound {
     /// How ejected ones are chosen when nobody is live; `None`: they are not.
     when_none_live: Option<Chosen>,
     live: Arc<AtomicUsize>,
+    failed_open: Arc<AtomicU64>,
 }
 
 /// What is known of an upstream's health.
@@ -74,6 +75,8 @@ struct Condition {
     health: Health,
     /// When a real request may try it; only while it is ejected and no probe can restore it.
     trial_at: Option<Instant>,
+    /// Whether a request is trying it.
+    is_tried: bool,
     /// How often in a row it has failed requests again soon after it was tried or restored.
     relapses: u32,
     restored_at: Option<Instant>,
@@ -92,14 +95,16 @@ impl Condition {
 
     /// It has failed again: it is left alone for longer.
     fn put_off(&mut self, now: Instant) {
-        self.relapses = self.relapses.saturating_add(1);
+        self.relapses = self.relapses.saturating_add(u32::from(self.health.fails_requests()));
         self.trial_at = Some(now + self.pause());
     }
 
     /// It is ejected. `trials`: requests try it in any case, because nobody else does.
     fn ejected(&mut self, trials: bool, now: Instant) {
-        let is_relapse = self.restored_at.is_some_and(|at| now < at + self.pause());
-        self.relapses = if is_relapse { self.relapses.saturating_add(1) } else { 0 };
+        if self.health.fails_requests() {
+            let is_relapse = self.restored_at.is_some_and(|at| now < at + self.pause());
+            self.relapses = if is_relapse { self.relapses.saturating_add(1) } else { 0 };
+        }
         let is_tried = trials || self.health.fails_requests();
         self.trial_at = is_tried.then(|| now + self.pause());
     }
@@ -231,8 +236,10 @@ impl Upstream {
 
     /// Gives the room that it has to those that wait for it.
     fn serve_queue(self: &Arc<Self>) {
-        let Some(Bound { queue, live, when_none_live, .. }) = &self.bound else { return };
-        if queue.len() == 0 {
+        let Some(bound) = &self.bound else { return };
+        let Bound { most, queue, live, when_none_live, failed_open } = bound;
+        // Whoever frees room looks again, so none is overlooked here.
+        if queue.len() == 0 || self.in_flight.load(Ordering::SeqCst) >= *most {
             return;
         }
         let is_anybody_live = live.load(Ordering::SeqCst) > 0;
@@ -242,7 +249,11 @@ impl Upstream {
             (false, false) => *when_none_live,
         };
         if let Some(chosen) = chosen {
-            queue.hand_over(self.id, || self.begin(chosen));
+            queue.hand_over(self.id, || {
+                let choice = self.begin(chosen)?;
+                failed_open.fetch_add(u64::from(chosen != Chosen::Live), Ordering::Relaxed);
+                Some(choice)
+            });
         }
     }
 }
@@ -283,6 +294,9 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
+        if self.chosen == Chosen::Trial {
+            self.upstream.condition.lock().is_tried = false;
+        }
         self.upstream.in_flight.fetch_sub(1, Ordering::SeqCst);
         self.upstream.serve_queue();
     }
@@ -311,7 +325,9 @@ pub struct Upstreams {
     ejected: AtomicUsize,
     /// No trial is due before, or none at all; spares most requests the look at all upstreams.
     next_trial: Lock<Option<Instant>>,
-    failed_open: AtomicU64,
+    failed_open: Arc<AtomicU64>,
+    /// Held while an observation that must not eject too many is taken into account.
+    turning: Lock<()>,
 }
 
 impl Upstreams {
@@ -320,11 +336,13 @@ impl Upstreams {
         let trials = config.health.interval.is_none();
         let fail_open = config.retry.fail_open;
         let failing_open = if trials { Chosen::Trial } else { Chosen::FailOpen };
+        let failed_open = Arc::new(AtomicU64::new(0));
         let bound = config.limits.in_flight.map(|most| Bound {
             most,
             queue: Arc::new(Queue::new(config.limits.queue)),
             when_none_live: fail_open.then_some(failing_open),
             live: Arc::new(AtomicUsize::new(config.upstreams.len())),
+            failed_open: failed_open.clone(),
         });
         let all: Arc<[Arc<Upstream>]> = config
             .upstreams
@@ -350,7 +368,8 @@ impl Upstreams {
             bound,
             ejected: AtomicUsize::new(0),
             next_trial: Lock::default(),
-            failed_open: AtomicU64::new(0),
+            failed_open,
+            turning: Lock::default(),
         }
     }
 
@@ -376,12 +395,17 @@ impl Upstreams {
             return Ok(trial);
         }
         let live = self.live();
-        let chosen = self.choose(&live, tried, Chosen::Live);
+        let chosen = self.choose(&live, tried, Chosen::Live, true);
         if chosen.as_ref().err() != Some(&NoChoice::Nobody) || !self.fail_open {
             return chosen;
         }
         let reason = if self.trials { Chosen::Trial } else { Chosen::FailOpen };
-        let chosen = self.choose(&self.all, tried, reason)?;
+        let chosen = self.choose(&self.all, tried, reason, live.is_empty());
+        if chosen.is_err() && !live.is_empty() {
+            // Room at those that are live is not for it, and none is kept at the others.
+            return Err(NoChoice::Nobody);
+        }
+        let chosen = chosen?;
         self.failed_open.fetch_add(1, Ordering::Relaxed);
         Ok(chosen)
     }
@@ -391,12 +415,13 @@ impl Upstreams {
         among: &[Arc<Upstream>],
         tried: &[UpstreamId],
         chosen: Chosen,
+        in_turn: bool,
     ) -> Result<InFlight, NoChoice> {
         let among = Candidates::new(among, tried);
         if among.is_empty() {
             return Err(NoChoice::Nobody);
         }
-        if self.bound.as_ref().is_some_and(|bound| bound.queue.len() > 0) {
+        if in_turn && self.bound.as_ref().is_some_and(|bound| bound.queue.len() > 0) {
             return Err(NoChoice::Full);
         }
         let first = self.balance.pick(&among, !tried.is_empty());
@@ -439,16 +464,18 @@ impl Upstreams {
         let (mut due, mut next) = (None, None);
         for upstream in self.all.iter().filter(|upstream| !upstream.is_up()) {
             let mut condition = upstream.condition.lock();
+            let is_tried = condition.is_tried;
             let Some(at) = &mut condition.trial_at else { continue };
             if due.is_none() && *at <= now && !tried.contains(&upstream.id) {
-                // Whoever tries it says sooner what came of it, or never.
+                // One at a time; it says sooner what came of it, or never.
+                due = if is_tried { None } else { upstream.begin(Chosen::Trial) };
                 *at = now + TRIAL_INTERVAL;
-                due = Some(upstream);
+                condition.is_tried |= due.is_some();
             }
-            next = earlier(next, *at);
+            next = condition.trial_at.map_or(next, |at| earlier(next, at));
         }
         *next_trial = next;
-        due?.begin(Chosen::Trial)
+        due
     }
 
     /// Takes into account what was seen of an upstream, by a probe or by a real request.
@@ -458,6 +485,9 @@ impl Upstreams {
             return;
         }
         log::trace!("upstream {} seen: {seen:?}", upstream.name);
+        // Of several that are seen at once, each is to know how many are left.
+        let is_doubtful = matches!(seen, Seen::Broken | Seen::ServerError(_) | Seen::TooLate);
+        let turning = is_doubtful.then(|| self.turning.lock());
         // Perhaps it is the requests' fault; then all would be ejected one after the other.
         let stays = match seen {
             Seen::Broken if self.live().len() <= 1 => Some("it is the last one live"),
@@ -480,6 +510,7 @@ impl Upstreams {
                     (condition.trial_at, condition.restored_at) = (None, Some(now));
                 }
                 None if seen == Seen::TrialServed && !condition.health.is_up() => {
+                    condition.is_tried = false;
                     condition.try_again_soon(now);
                 }
                 None => (),
@@ -489,6 +520,7 @@ impl Upstreams {
         self.expect_trial(trial_at);
         let Some(change) = change else { return };
         let live = self.renew_live_list();
+        drop(turning);
         let of = self.all.len();
         match change {
             Change::Ejected(why) => {
@@ -511,6 +543,9 @@ impl Upstreams {
         }
         let trial_at = {
             let mut condition = choice.upstream.condition.lock();
+            if !std::mem::replace(&mut condition.is_tried, false) {
+                return; // it was not sent to try it, but because nobody was live
+            }
             condition.put_off(now);
             condition.trial_at
         };

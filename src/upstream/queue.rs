@@ -107,9 +107,11 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.queue.leave(&self.ticket);
-        // Dropped behind the lock: what it was given goes to the next, whose ticket is locked then.
         let outcome = std::mem::replace(&mut *self.ticket.outcome.lock(), Outcome::Left);
+        if let Outcome::Waiting(_) = outcome {
+            self.queue.leave(&self.ticket);
+        }
+        // Dropped behind the lock: what it was given goes to the next, whose ticket is locked then.
         drop(outcome);
     }
 }
