@@ -206,7 +206,8 @@ FLAGS = [
 (CLIENT_SAYS, UPSTREAM_SAYS, CLIENT, UPSTREAM, CLIENT_ENDS, UPSTREAM_ENDS, CLIENT_READ_FAILS,
  CLIENT_WRITE_FAILS, UPSTREAM_READ_FAILS, UPSTREAM_WRITE_FAILS, CLIENT_TAKES, UPSTREAM_TAKES,
  FRESH, REUSED, THEIR_FAULT, OUR_FAULT, MS, SECONDS, DEADLINE, TOO_OFTEN, POUR, TAKE, END_PAST, PASS,
- DRAIN, PROBE, AGAIN, REST, SHUT_DOWN) = range(29)
+ DRAIN, PROBE, AGAIN, REST, SHUT_DOWN, OTHERS_TAKE, OTHERS_FINISH, OTHERS_WAIT,
+ OTHERS_LEAVE) = range(33)
 (GET, POST, POST_CHUNKED, HEAD, GET_10, UPGRADE, EXPECT, PUT_LONG, ABC, CHUNK, LAST, LAST_TRAILER,
  OK, OK_CHUNKED, OK_UNTIL_CLOSE, NO_CONTENT, CONTINUE, SWITCHING, OK_10, OK_LONG, OK_CLOSE, HINTS,
  GET_CLOSE, TRACE, LINE_END, GET_BEGINS, OK_BEGINS, LINE_FEED, KIB, BUFFER, LONG_CHUNK,
@@ -269,10 +270,17 @@ SESSIONS = {
     "08-long-body": [CLIENT, PUT_LONG, *DOWN, SHUT_DOWN, CLIENT, BUFFER],
     "08-long-chunks": [CLIENT, POST_CHUNKED, FRESH, *UP, CLIENT, LONG_CHUNK, CLIENT, BUFFER, *DOWN],
     "46-three": [*SERVED, *SERVED, CLIENT, GET, *DOWN],
+    "38-room": [OTHERS_TAKE, CLIENT, GET, OTHERS_FINISH, FRESH, *UP, UPSTREAM, OK, UPSTREAM, ABC, *DOWN],
+    "38-room-in-turn": [OTHERS_TAKE, OTHERS_WAIT, 1, CLIENT, GET, OTHERS_WAIT, 1, OTHERS_WAIT, 1,
+                        OTHERS_LEAVE, 0, OTHERS_FINISH, OTHERS_FINISH, FRESH, UPSTREAM_ENDS],
+    "38-room-too-late": [OTHERS_TAKE, CLIENT, POST, CLIENT, ABC, DEADLINE, *DOWN],
+    "38-room-crowd": [OTHERS_TAKE, CLIENT, GET, *[OTHERS_WAIT, 0] * 3, *DOWN],
     "00-any-bytes": [CLIENT_SAYS, 3, 71, 69, 84, UPSTREAM_SAYS, 1, 0, REST, TOO_OFTEN],
 }
 
 CONFIGURATIONS = {"": [0b0001_1111, 0], "-small": [0b0110_0010, 130], "-turned-away": [0b1000_0101, 0]}
+# Room for one request at each of one upstream, or two, and for two to wait.
+BOUNDED = {"-one": [0b0001_1110, 102], "-two": [0b0001_1111, 102]}
 
 
 def text(strings):
@@ -286,8 +294,9 @@ def behind(messages, before="", after=""):
 def sessions():
     all_of_them = {}
     for name, events in SESSIONS.items():
-        for suffix, configuration in CONFIGURATIONS.items():
-            if suffix == "" or name[:2] in ("08", "09", "17", "38", "43", "46"):
+        choices = BOUNDED if "room" in name else CONFIGURATIONS
+        for suffix, configuration in choices.items():
+            if suffix in ("", *BOUNDED) or name[:2] in ("08", "09", "17", "38", "43", "46"):
                 all_of_them[name + suffix] = bytes(configuration + events)
     return all_of_them
 

@@ -12,6 +12,7 @@ pub mod flags;
 pub mod head;
 mod hyper_reader;
 mod in_memory;
+mod others;
 mod reader;
 pub mod session;
 mod world;

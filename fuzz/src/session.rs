@@ -25,6 +25,8 @@
 //! | 26     | one that only waits goes on for another client |                               |
 //! | 27     | buffers that are empty are given back         |                                |
 //! | 28     | a sending direction is closed that is to be   |                                |
+//! | 29, 30 | others take all room, or one of them is done  |                                |
+//! | 31, 32 | one of the others waits for room, or leaves   | which client; which            |
 //!
 //! What cannot happen where it stands is passed over.
 
@@ -90,7 +92,7 @@ const THEIR_FAULT: [ErrorKind; 4] = [
 const OUR_FAULT: [ErrorKind; 3] =
     [ErrorKind::AddrNotAvailable, ErrorKind::OutOfMemory, ErrorKind::Other];
 
-const SEEN: [Seen; 8] = [
+const SEEN: [Seen; 10] = [
     Seen::ProbePassed,
     Seen::Served,
     Seen::TrialServed,
@@ -99,6 +101,8 @@ const SEEN: [Seen; 8] = [
     Seen::Broken,
     Seen::NoConnection,
     Seen::ConnectTimedOut,
+    Seen::ServerError(500),
+    Seen::TooLate,
 ];
 
 pub fn check(input: &[u8]) {
@@ -142,7 +146,13 @@ fn configured([bits, limits]: [u8; 2]) -> Config {
     config.forwarding.upstream_host = is(5);
     config.limits.body = is(6).then_some(1000);
     match limits {
-        0..=127 => (),
+        0..=99 => (),
+        // Room for one each, and for so many to wait.
+        100..=127 => {
+            config.limits.in_flight = Some(1);
+            config.limits.queue = usize::from(limits - 100) % 4;
+            config.health.eject_after = (limits < 112).then_some(2);
+        }
         128..=191 => {
             config.limits.request_line = 64;
             config.limits.head = 256;
@@ -202,6 +212,10 @@ fn event(world: &mut World, code: u8, program: &mut Unstructured<'_>) {
         26 => world.begin_again(),
         27 => world.session.rest(),
         28 => world.shut_down(),
+        29 => world.others.take_all(&world.state, world.now),
+        30 => world.others.finish_one(),
+        31 => world.others.wait(&world.state, byte(program), world.now),
+        32 => world.others.leave(byte(program)),
         _ => (),
     }
 }

@@ -16,6 +16,8 @@ use balancebeam::state::ProxyState;
 use balancebeam::upstream::health::Seen;
 use balancebeam::upstream::{UpstreamId, Upstreams};
 
+use crate::others::Others;
+
 /// Answers of `next` that may follow each other with nothing reported between them: each attempt may
 /// ask for a connection, and give one up.
 const MOST_ANSWERS: usize = 100;
@@ -44,6 +46,9 @@ pub struct Reached {
     pub lingered: usize,
     pub spliced_up: usize,
     pub spliced_down: usize,
+    /// Waits for room, and those that ended with some.
+    pub queued: usize,
+    pub served_in_turn: usize,
 }
 
 pub struct World {
@@ -51,7 +56,10 @@ pub struct World {
     pub session: Session,
     pub state: Arc<ProxyState>,
     pub now: Instant,
+    pub others: Others,
     link: Link,
+    /// It was told that it waits for room, and of no connection since.
+    is_queued: bool,
     wants: Wants,
     /// Bytes in the pipe, and to whom they go; none if it is empty.
     piped: Option<(Side, usize)>,
@@ -86,7 +94,9 @@ impl World {
             session,
             state,
             now,
+            others: Others::default(),
             link: Link::None,
+            is_queued: false,
             wants: Wants::default(),
             piped: None,
             closed: None,
@@ -114,9 +124,16 @@ impl World {
                 Next::Connect { pooled, .. } => {
                     assert!(self.link == Link::None, "there is a connection already");
                     self.link = Link::Connecting { pooled };
+                    self.reached.served_in_turn += usize::from(self.is_queued);
+                    self.is_queued = false;
                     self.forget_upstream();
                 }
-                Next::Queue(ticket) => ticket.wake_by(std::task::Waker::noop().clone()),
+                Next::Queue(ticket) => {
+                    assert!(self.link == Link::None, "room is asked for, and there is some");
+                    self.reached.queued += 1;
+                    self.is_queued = true;
+                    ticket.wake_by(std::task::Waker::noop().clone());
+                }
                 Next::Release { keep } => {
                     // One that has failed, or was never asked for, may be withdrawn all the same.
                     let is_good = self.link == Link::Connected && !self.has_ended[1];
@@ -128,6 +145,7 @@ impl World {
                     self.forget_upstream();
                 }
                 Next::Report(record) => {
+                    self.is_queued = false;
                     self.reached.statuses.insert(record.status);
                     self.reached.retried += record.attempts.saturating_sub(1);
                     assert!(record.attempts <= self.state.config.retry.attempts);
@@ -160,6 +178,7 @@ impl World {
         }
         let deadline = self.session.deadline().expect("every live session has a deadline");
         assert!(deadline > self.now, "a deadline that is due has fired");
+        self.check_room();
         let held = self.session.buffered();
         assert!(held <= self.most_buffered, "{held} bytes are held");
         let Wants { upstream_read, upstream_write, splice, .. } = self.wants;
@@ -180,6 +199,20 @@ impl World {
             let is_wanted =
                 if side == Side::Client { self.wants.client_write } else { upstream_write };
             assert!(!is_wanted || !self.session.output(side).is_empty(), "there are bytes");
+        }
+    }
+
+    /// Nobody has more than the bound, and nobody waits beyond it, or where there is room.
+    fn check_room(&self) {
+        let Some(most) = self.state.config.limits.in_flight else { return };
+        let waiting = self.state.upstreams.waiting();
+        assert!(waiting <= self.state.config.limits.queue, "{waiting} wait");
+        for upstream in self.state.upstreams.all().iter() {
+            assert!(upstream.in_flight() <= most, "{} has too many", upstream.name());
+            // Others have not been anywhere yet; the session may have been at one of two.
+            let is_idle = upstream.is_up() && upstream.in_flight() < most;
+            let may_wait = usize::from(self.state.upstreams.all().len() > 1);
+            assert!(!is_idle || waiting <= may_wait, "{waiting} wait, and there is room");
         }
     }
 
@@ -375,6 +408,11 @@ impl World {
         self.session.failed(Side::Client, Direction::Write);
         self.session.failed(Side::Upstream, Direction::Read);
         self.state.stop();
+        self.others = Others::default();
+        assert_eq!(self.state.upstreams.waiting(), 0, "nobody waits any more");
+        for upstream in self.state.upstreams.all().iter() {
+            assert_eq!(upstream.in_flight(), 0, "room is lost for good");
+        }
         for _ in 0..3 {
             match self.session.next(self.now) {
                 Next::Close { abort: again } => assert_eq!(again, abort, "closed for good"),

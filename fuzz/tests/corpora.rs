@@ -65,6 +65,8 @@ fn the_seeds_of_sessions_reach_what_sessions_do() {
         all.lingered += reached.lingered;
         all.spliced_up += reached.spliced_up;
         all.spliced_down += reached.spliced_down;
+        all.queued += reached.queued;
+        all.served_in_turn += reached.served_in_turn;
     }
     println!("{all:?}");
     let missing: Vec<u16> = [200, 204, 101, 400, 405, 408, 413, 414, 429, 499, 502, 503, 504]
@@ -83,6 +85,8 @@ fn the_seeds_of_sessions_reach_what_sessions_do() {
         ("clients that are told of the end", lingered),
         ("bodies spliced to an upstream", all.spliced_up),
         ("bodies spliced to a client", all.spliced_down),
+        ("waits for room", all.queued),
+        ("waits that end with room", all.served_in_turn),
     ] {
         assert!(count > 0, "no {what} in any seed");
     }

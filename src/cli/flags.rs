@@ -142,7 +142,7 @@ struct Health {
     #[arg(long, value_name = "N", hide_short_help = true,
           value_parser = whole::<u32>(1..=MILLION), default_value_t = HealthConfig::default().rise)]
     health_rise: u32,
-    /// Requests in a row that an upstream answers with 5xx, or too late, that eject it; 0 is never
+    /// Requests in a row answered with 5xx (but 501, 505), or too late, that eject; 0 is never
     #[arg(long, value_name = "N", hide_short_help = true,
           value_parser = whole::<u32>(0..=MILLION),
           default_value_t = HealthConfig::default().eject_after.unwrap_or(0))]
@@ -192,7 +192,7 @@ struct LimitFlags {
     #[arg(long, value_name = "N", value_parser = whole::<usize>(0..=MILLION),
           default_value_t = Limits::default().in_flight.unwrap_or(0))]
     max_in_flight: usize,
-    /// Requests that wait for an upstream; with more, some are answered 503
+    /// Requests that wait for an upstream; with more, some are answered 503; 0 lets none wait
     #[arg(long, value_name = "N", hide_short_help = true,
           value_parser = whole::<usize>(0..=MILLION), default_value_t = Limits::default().queue)]
     max_queue: usize,
@@ -213,7 +213,7 @@ struct TimeoutFlags {
     #[arg(long, value_name = "SECS", hide_short_help = true, value_parser = seconds,
           default_value_t = Seconds(Timeouts::default().idle))]
     idle_timeout: Seconds,
-    /// Waiting for an upstream that has fewer requests than --max-in-flight; then 503
+    /// A request's wait for room at an upstream (--max-in-flight); then 503
     #[arg(long, value_name = "SECS", hide_short_help = true, value_parser = seconds,
           default_value_t = Seconds(Timeouts::default().queue))]
     queue_timeout: Seconds,

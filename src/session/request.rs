@@ -25,7 +25,7 @@ const RETRY_AFTER_SHORTAGE: u64 = 1;
 /// Seconds after which a request that found every upstream full may be tried again.
 const RETRY_AFTER_OVERLOAD: u64 = 1;
 
-const TOO_MANY_WAIT: &str = "every upstream is busy, and too many requests wait";
+const TOO_MANY_WAIT: &str = "every live upstream is busy, and no more requests may wait";
 
 pub(super) fn head_limits(limits: &Limits) -> HeadLimits {
     HeadLimits { line: limits.request_line, head: limits.head, fields: limits.fields }
@@ -246,9 +246,9 @@ impl Session {
         let Some(exchange) = &mut self.exchange else { return };
         // Room at the one that has failed is for others.
         exchange.choice = None;
-        exchange.queued = self.state.upstreams.wait_for_room(exchange.client, &exchange.tried, now);
+        exchange.queued = self.state.upstreams.wait_for_room(exchange.client, &exchange.tried);
         if exchange.queued.is_none() {
-            return self.overloaded(TOO_MANY_WAIT);
+            return self.overloaded(TOO_MANY_WAIT, now);
         }
         self.link = Link::Queued;
         self.is_queue_told = false;
@@ -267,7 +267,7 @@ impl Session {
                 self.leave_queue();
                 self.go_on_with(choice, now);
             }
-            Some(Standing::Refused) | None => self.overloaded(TOO_MANY_WAIT),
+            Some(Standing::Refused) | None => self.overloaded(TOO_MANY_WAIT, now),
         }
         true
     }
@@ -278,8 +278,9 @@ impl Session {
     }
 
     /// More is asked for than the upstreams can do. Whoever is told so soon can turn elsewhere.
-    pub(super) fn overloaded(&mut self, why: &'static str) {
+    pub(super) fn overloaded(&mut self, why: &'static str, now: Instant) {
         self.state.tally.shed.add_one();
+        self.state.upstreams.tell_of_overload(why, now);
         self.answer(Reject::with(503, why), Some(RETRY_AFTER_OVERLOAD));
     }
 

@@ -75,8 +75,9 @@ struct Condition {
     health: Health,
     /// When a real request may try it; only while it is ejected and no probe can restore it.
     trial_at: Option<Instant>,
-    /// Whether a request is trying it.
-    is_tried: bool,
+    /// The trials so far, and the number of the one that is out.
+    trials: u32,
+    trial: Option<u32>,
     /// How often in a row it has failed requests again soon after it was tried or restored.
     relapses: u32,
     restored_at: Option<Instant>,
@@ -231,7 +232,7 @@ impl Upstream {
         } else {
             self.in_flight.fetch_add(1, order);
         }
-        Some(InFlight { upstream: self.clone(), chosen })
+        Some(InFlight { upstream: self.clone(), chosen, trial: None })
     }
 
     /// Gives the room that it has to those that wait for it.
@@ -262,6 +263,8 @@ impl Upstream {
 pub struct InFlight {
     upstream: Arc<Upstream>,
     chosen: Chosen,
+    /// Its number, if it was sent to try an ejected upstream.
+    trial: Option<u32>,
 }
 
 /// Why an upstream was chosen.
@@ -286,6 +289,17 @@ impl InFlight {
         self.chosen
     }
 
+    /// If it is the trial that is out, it no longer is. Returns whether it was.
+    fn end_trial(&self) -> bool {
+        if self.trial.is_none() {
+            return false;
+        }
+        let trial = &mut self.upstream.condition.lock().trial;
+        let is_out = *trial == self.trial;
+        trial.take_if(|_| is_out);
+        is_out
+    }
+
     /// What a response head from it means for its health.
     pub fn served(&self) -> Seen {
         if self.chosen == Chosen::Trial { Seen::TrialServed } else { Seen::Served }
@@ -294,9 +308,7 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        if self.chosen == Chosen::Trial {
-            self.upstream.condition.lock().is_tried = false;
-        }
+        self.end_trial();
         self.upstream.in_flight.fetch_sub(1, Ordering::SeqCst);
         self.upstream.serve_queue();
     }
@@ -432,16 +444,18 @@ impl Upstreams {
 
     /// A request of `client` waits for one that is not in `tried` to have room. `None`: too many
     /// wait already.
-    pub fn wait_for_room(
-        &self,
-        client: IpAddr,
-        tried: &[UpstreamId],
-        now: Instant,
-    ) -> Option<Waiting> {
-        let waiting = self.bound.as_ref()?.queue.join(client, tried, now);
+    pub fn wait_for_room(&self, client: IpAddr, tried: &[UpstreamId]) -> Option<Waiting> {
+        let waiting = self.bound.as_ref()?.queue.join(client, tried);
         // Some may have come free before it was known that somebody waits for it.
         self.serve_queue();
         waiting
+    }
+
+    /// A request was answered 503 for want of room.
+    pub fn tell_of_overload(&self, why: &str, now: Instant) {
+        if let Some(bound) = &self.bound {
+            bound.queue.warn(why, now);
+        }
     }
 
     /// Requests that wait for room.
@@ -464,13 +478,17 @@ impl Upstreams {
         let (mut due, mut next) = (None, None);
         for upstream in self.all.iter().filter(|upstream| !upstream.is_up()) {
             let mut condition = upstream.condition.lock();
-            let is_tried = condition.is_tried;
-            let Some(at) = &mut condition.trial_at else { continue };
-            if due.is_none() && *at <= now && !tried.contains(&upstream.id) {
+            let Some(at) = condition.trial_at else { continue };
+            if due.is_none() && at <= now && !tried.contains(&upstream.id) {
                 // One at a time; it says sooner what came of it, or never.
-                due = if is_tried { None } else { upstream.begin(Chosen::Trial) };
-                *at = now + TRIAL_INTERVAL;
-                condition.is_tried |= due.is_some();
+                condition.trial_at = Some(now + TRIAL_INTERVAL);
+                let is_free = condition.trial.is_none();
+                due = is_free.then(|| upstream.begin(Chosen::Trial)).flatten();
+                if let Some(choice) = &mut due {
+                    condition.trials = condition.trials.wrapping_add(1);
+                    condition.trial = Some(condition.trials);
+                    choice.trial = condition.trial;
+                }
             }
             next = condition.trial_at.map_or(next, |at| earlier(next, at));
         }
@@ -510,7 +528,6 @@ impl Upstreams {
                     (condition.trial_at, condition.restored_at) = (None, Some(now));
                 }
                 None if seen == Seen::TrialServed && !condition.health.is_up() => {
-                    condition.is_tried = false;
                     condition.try_again_soon(now);
                 }
                 None => (),
@@ -537,16 +554,19 @@ impl Upstreams {
     /// Takes into account what was seen of an upstream that was chosen for a request.
     pub fn observe_choice(&self, choice: &InFlight, seen: Seen, now: Instant) {
         self.observe(choice.upstream.id, seen, now);
+        let was_trial = choice.end_trial();
         let is_good = matches!(seen, Seen::Served | Seen::TrialServed);
-        if choice.chosen != Chosen::Trial || is_good || choice.upstream.is_up() {
+        if !was_trial || is_good || choice.upstream.is_up() {
             return;
         }
         let trial_at = {
             let mut condition = choice.upstream.condition.lock();
-            if !std::mem::replace(&mut condition.is_tried, false) {
-                return; // it was not sent to try it, but because nobody was live
-            }
             condition.put_off(now);
+            let name = &choice.upstream.name;
+            let pause = condition.pause();
+            log::info!(
+                "upstream {name} failed a request that tried it: {seen}; the next in {pause:?}"
+            );
             condition.trial_at
         };
         self.expect_trial(trial_at);

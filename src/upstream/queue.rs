@@ -156,14 +156,8 @@ impl Queue {
 
     /// A request of `client` waits for an upstream that is not in `tried`. `None`: there is no room
     /// for it.
-    pub fn join(
-        self: &Arc<Self>,
-        client: IpAddr,
-        tried: &[UpstreamId],
-        now: Instant,
-    ) -> Option<Waiting> {
+    pub fn join(self: &Arc<Self>, client: IpAddr, tried: &[UpstreamId]) -> Option<Waiting> {
         if self.most == 0 {
-            self.warn(now);
             return None;
         }
         let ticket = Arc::new(Ticket {
@@ -181,7 +175,6 @@ impl Queue {
         };
         if let Some(refused) = refused {
             refused.settle(Outcome::Refused);
-            self.warn(now);
         }
         Some(Waiting { queue: self.clone(), ticket })
     }
@@ -213,14 +206,14 @@ impl Queue {
         self.waiting.store(lines.len, Ordering::SeqCst);
     }
 
-    /// Says once in a while that requests are refused.
-    fn warn(&self, now: Instant) {
+    /// Says once in a while that requests are refused, and why the last one was.
+    pub fn warn(&self, why: &str, now: Instant) {
         let mut warned_at = self.warned_at.lock();
         if warned_at.is_none_or(|at| now >= at + WARNING_PAUSE) {
             *warned_at = Some(now);
             log::warn!(
-                "every upstream has as many requests as --max-in-flight allows, and as many wait \
-                 as --max-queue allows; some are answered 503"
+                "requests are answered 503: {why} (see --max-in-flight, --max-queue and \
+                 --queue-timeout)"
             );
         }
     }

@@ -40,7 +40,7 @@ impl World {
 
     fn ask_without(&self, client: u8, tried: &[UpstreamId]) -> Option<Waiting> {
         assert_eq!(self.upstreams.pick(tried, self.now).err(), Some(NoChoice::Full));
-        self.upstreams.wait_for_room([192, 0, 2, client].into(), tried, self.now)
+        self.upstreams.wait_for_room([192, 0, 2, client].into(), tried)
     }
 
     /// One request is over after the other; who has room then, by place in `waiting`.

@@ -65,7 +65,7 @@ fn one_for_which_the_queue_has_no_room_is_told_so_at_once() {
         .client_sends(GET)
         .client_sees_answer_with(503, true, "Retry-After: 1")
         .reported(503, FINISHED)
-        .because("every upstream is busy, and too many requests wait")
+        .because("every live upstream is busy, and no more requests may wait")
         .others_have(0)
         .one_good_exchange()
         .replay();

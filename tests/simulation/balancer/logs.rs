@@ -81,8 +81,8 @@ pub struct Record {
     pub took: Ms,
     /// Why it ended as it did, if there is something to say.
     pub why: String,
-    /// The client left before it had all of an answer.
-    pub has_left: bool,
+    /// The client has not got all of the answer.
+    pub is_cut: bool,
 }
 
 impl Said {
@@ -138,6 +138,6 @@ fn record(line: &str) -> Option<Said> {
         attempts: number("attempts=")? as usize,
         took: number("ms=")?,
         why: why.to_string(),
-        has_left: facts.ends_with(" unfinished"),
+        is_cut: facts.ends_with(" unfinished") || facts.ends_with(" aborted"),
     }))
 }

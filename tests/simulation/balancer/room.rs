@@ -13,7 +13,7 @@ use super::scenario::{Ms, Scenario};
 use super::turns::{Outcome, Turns};
 
 /// What is told to those for whom there is no room in the queue, or none in time.
-const TOO_MANY: &str = "every upstream is busy, and too many requests wait";
+const TOO_MANY: &str = "every live upstream is busy, and no more requests may wait";
 const TOO_LATE: &str = "no upstream had room in time";
 const REFUSED: u16 = 503;
 
@@ -160,9 +160,9 @@ impl Room {
             Stand::At(_) | Stand::Nowhere => {
                 !is_told || (self.bound.is_some() && self.most == 0 && record.why == TOO_MANY)
             }
-            Stand::Woken => record.why == TOO_MANY || record.has_left,
-            Stand::Refused => record.why == TOO_LATE || record.has_left,
-            Stand::Waits { .. } => record.has_left,
+            Stand::Woken => record.why == TOO_MANY || record.is_cut,
+            Stand::Refused => record.why == TOO_LATE || record.is_cut,
+            Stand::Waits { .. } => record.is_cut,
         };
         net.check("who waits is served, or told so in time", is_right, shown);
         if record.why == TOO_MANY {

@@ -59,8 +59,10 @@ impl Trials {
     pub fn ejected(&mut self, id: usize, fails: bool, now: Ms) {
         let trial = &mut self.of[id];
         trial.fails = fails;
-        let is_relapse = trial.restored_at.is_some_and(|at| now < at + trial.pause());
-        trial.relapses = if is_relapse { trial.relapses + 1 } else { 0 };
+        if fails {
+            let is_relapse = trial.restored_at.is_some_and(|at| now < at + trial.pause());
+            trial.relapses = if is_relapse { trial.relapses + 1 } else { 0 };
+        }
         trial.until = (fails || !self.has_probes).then(|| now + trial.pause());
     }
 
@@ -112,7 +114,8 @@ impl Trials {
             trial.until = Some(net.now + TRICKLE);
         } else if seen != "Served" && self.choices.get(&client) == Some(&(id, Choice::Trial)) {
             net.counts.one("trials that failed");
-            trial.relapses += 1;
+            trial.relapses += u32::from(trial.fails);
+            self.choices.insert(client, (id, Choice::Unknown));
             trial.until = Some(net.now + trial.pause());
         }
     }
