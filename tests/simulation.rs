@@ -26,8 +26,8 @@ use balancer::{play, runs, shrink};
 
 /// Seeds that every run plays of one session: a few seconds' worth.
 const SEEDS: u64 = 2_500;
-/// Seeds that every run plays of the whole balancer: less than a minute's worth on two CPUs.
-const SEEDS_OF_ALL: u64 = 12_000;
+/// Seeds that every run plays of the whole balancer: about a minute's worth on two CPUs.
+const SEEDS_OF_ALL: u64 = 9_000;
 const THREADS: usize = 2;
 
 /// What has to happen in one of so many seeds of the whole balancer, or it proves nothing about it.

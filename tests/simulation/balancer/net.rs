@@ -227,7 +227,7 @@ impl Net {
     }
 
     /// Clients whose exchange has a connection to an upstream, or makes one.
-    pub fn users_of(&self, id: usize) -> usize {
+    fn users_of(&self, id: usize) -> usize {
         let uses =
             |place: &&Place| place.owner == Owner::Upstream(id) && place.link.near_closed.is_none();
         let mut users: Vec<_> = self.places.iter().filter(uses).filter_map(|p| p.user).collect();
