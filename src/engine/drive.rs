@@ -19,6 +19,9 @@ use crate::upstream::{Upstream, UpstreamId};
 const TURN_BYTES: usize = 256 * 1024;
 /// How often others go first because the body behind a head has not come.
 const HEAD_WAITS: u32 = 2;
+/// How often bytes are moved before a deadline that is due fires: what is there is heard, and nobody
+/// puts it off for ever.
+const LATE_MOVES: u32 = 16;
 /// Exchanges after which a turn ends.
 const TURN_EXCHANGES: usize = 32;
 
@@ -169,16 +172,17 @@ impl<L> Awake<L> {
         let (mut bytes, mut exchanges) = (0, 0);
         // What happened while nobody looked, perhaps because the machine slept, was in time: it is
         // heard before a deadline fires.
-        let mut is_late = self.session.deadline().is_some_and(|at| at <= now);
+        let is_due = self.session.deadline().is_some_and(|at| at <= now);
+        let mut grace = if is_due { LATE_MOVES } else { 0 };
         loop {
-            let next = match is_late {
-                true => self.session.next_before_deadline(now),
-                false => self.session.next(now),
+            let next = match grace {
+                0 => self.session.next(now),
+                _ => self.session.next_before_deadline(now),
             };
             match next {
                 Next::Transfer(wants) => match self.transfer(client, hands, wants, now) {
-                    moved if is_late => {
-                        is_late = false;
+                    moved if grace > 0 => {
+                        grace = if moved.is_some() { grace - 1 } else { 0 };
                         bytes += moved.unwrap_or(0);
                     }
                     None if wants.is_head_alone && self.waited < HEAD_WAITS => {

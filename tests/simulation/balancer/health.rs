@@ -88,6 +88,12 @@ impl Judge {
         !self.is_up(id) && self.trials.is_due(id, now)
     }
 
+    /// Whether those who wait for room are not given the room of this one: it is ejected, and another
+    /// one is live. Only a request that has been at all of those is sent there.
+    pub fn is_left_alone(&self, id: usize) -> bool {
+        !self.is_up(id) && self.models.iter().any(|model| !model.is_ejected)
+    }
+
     /// A client's request was sent to an upstream, the last of those that it was sent to.
     pub fn asks(&mut self, client: usize, id: usize, came: Came, asked: &[usize], net: &mut Net) {
         let others = (0..self.models.len()).filter(|id| !asked.contains(id));

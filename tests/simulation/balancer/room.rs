@@ -109,7 +109,8 @@ impl Room {
         }
     }
 
-    /// It asks an upstream for a connection. `is_trial`: it may have been sent to try it.
+    /// It asks an upstream for a connection. `is_trial`: it may have been sent to try it, or because
+    /// it was at all others.
     pub fn asks(&mut self, client: usize, id: usize, is_trial: bool, net: &mut Net) -> Came {
         let exchange = self.exchanges.entry(client).or_default();
         let stand = std::mem::replace(&mut exchange.stand, Stand::At(id));
@@ -256,7 +257,7 @@ impl Room {
 }
 
 /// Room that comes free is for those who wait for it, and not for whoever happens to come then; but
-/// one request now and then tries an upstream that is ejected.
+/// one request now and then tries an upstream that is ejected, or has nobody else left.
 fn nobody_is_passed_by(room: &Room, client: usize, id: usize, is_trial: bool, net: &mut Net) {
     let mut waiting = room.waiting().filter(|(_, exchange)| !exchange.asked.contains(&id));
     let passed = waiting.next().filter(|_| !is_trial);

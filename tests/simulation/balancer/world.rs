@@ -300,8 +300,9 @@ impl<'a> World<'a> {
             self.judge.hear(&said, source, net);
             match (said, source) {
                 (Said::Asks(client, id), _) => {
-                    let is_due = self.judge.is_trial_due(id, net.now);
-                    let came = self.room.asks(client, id, is_due, net);
+                    let is_for_others =
+                        !self.judge.is_trial_due(id, net.now) && !self.judge.is_left_alone(id);
+                    let came = self.room.asks(client, id, !is_for_others, net);
                     self.judge.asks(client, id, came, self.room.asked_by(client), net);
                 }
                 (Said::Waits(client), _) => self.room.waits(client, net),
