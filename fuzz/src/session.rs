@@ -214,7 +214,7 @@ fn event(world: &mut World, code: u8, program: &mut Unstructured<'_>) {
         28 => world.shut_down(),
         29 => world.others.take_all(&world.state, world.now),
         30 => world.others.finish_one(),
-        31 => world.others.wait(&world.state, byte(program), world.now),
+        31 => world.others.wait(&world.state, byte(program)),
         32 => world.others.leave(byte(program)),
         _ => (),
     }
