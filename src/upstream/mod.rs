@@ -481,9 +481,10 @@ impl Upstreams {
             let Some(at) = condition.trial_at else { continue };
             if due.is_none() && at <= now && !tried.contains(&upstream.id) {
                 // One at a time; it says sooner what came of it, or never.
-                condition.trial_at = Some(now + TRIAL_INTERVAL);
                 let is_free = condition.trial.is_none();
                 due = is_free.then(|| upstream.begin(Chosen::Trial)).flatten();
+                let pause = if due.is_some() { TRIAL_INTERVAL } else { TRICKLE };
+                condition.trial_at = Some(now + pause);
                 if let Some(choice) = &mut due {
                     condition.trials = condition.trials.wrapping_add(1);
                     condition.trial = Some(condition.trials);
@@ -554,9 +555,9 @@ impl Upstreams {
     /// Takes into account what was seen of an upstream that was chosen for a request.
     pub fn observe_choice(&self, choice: &InFlight, seen: Seen, now: Instant) {
         self.observe(choice.upstream.id, seen, now);
-        let was_trial = choice.end_trial();
+        // One that was served may still be broken off.
         let is_good = matches!(seen, Seen::Served | Seen::TrialServed);
-        if !was_trial || is_good || choice.upstream.is_up() {
+        if is_good || !choice.end_trial() || choice.upstream.is_up() {
             return;
         }
         let trial_at = {
