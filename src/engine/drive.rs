@@ -182,8 +182,8 @@ impl<L> Awake<L> {
             match next {
                 Next::Transfer(wants) => match self.transfer(client, hands, wants, now) {
                     moved if grace > 0 => {
+                        // These bytes end no turn: after the last of them, the deadline has its say.
                         grace = if moved.is_some() { grace - 1 } else { 0 };
-                        bytes += moved.unwrap_or(0);
                     }
                     None if wants.is_head_alone && self.waited < HEAD_WAITS => {
                         self.waited += 1;

@@ -23,6 +23,8 @@ use queue::{Queue, Waiting};
 /// How long an ejected upstream is left alone before one real request tries it, if no probe can
 /// restore it. One that fails requests is left alone for twice as long each time.
 pub const TRIAL_INTERVAL: Duration = Duration::from_secs(10);
+/// How long a trial that says nothing keeps others from being sent.
+const TRIAL_PATIENCE: Duration = Duration::from_secs(60);
 /// How often that time is doubled: up to 320 s.
 const DOUBLINGS: u32 = 5;
 /// The time between two requests that try one that failed requests, once the first was served.
@@ -75,9 +77,10 @@ struct Condition {
     health: Health,
     /// When a real request may try it; only while it is ejected and no probe can restore it.
     trial_at: Option<Instant>,
-    /// The trials so far, and the number of the one that is out.
-    trials: u32,
-    trial: Option<u32>,
+    /// How often it was ejected or restored: a trial counts for the ejection it was sent in.
+    turns: u32,
+    /// A trial is out, and no other one is sent before then.
+    trial_out_until: Option<Instant>,
     /// How often in a row it has failed requests again soon after it was tried or restored.
     relapses: u32,
     restored_at: Option<Instant>,
@@ -263,7 +266,7 @@ impl Upstream {
 pub struct InFlight {
     upstream: Arc<Upstream>,
     chosen: Chosen,
-    /// Its number, if it was sent to try an ejected upstream.
+    /// Which ejection it was sent in, if it was sent to try an ejected upstream.
     trial: Option<u32>,
 }
 
@@ -289,15 +292,15 @@ impl InFlight {
         self.chosen
     }
 
-    /// If it is the trial that is out, it no longer is. Returns whether it was.
+    /// If it is a trial of the present ejection, it is no longer out. Returns whether it is one.
     fn end_trial(&self) -> bool {
         if self.trial.is_none() {
             return false;
         }
-        let trial = &mut self.upstream.condition.lock().trial;
-        let is_out = *trial == self.trial;
-        trial.take_if(|_| is_out);
-        is_out
+        let mut condition = self.upstream.condition.lock();
+        let is_its = self.trial == Some(condition.turns);
+        condition.trial_out_until.take_if(|_| is_its);
+        is_its
     }
 
     /// What a response head from it means for its health.
@@ -481,14 +484,13 @@ impl Upstreams {
             let Some(at) = condition.trial_at else { continue };
             if due.is_none() && at <= now && !tried.contains(&upstream.id) {
                 // One at a time; it says sooner what came of it, or never.
-                let is_free = condition.trial.is_none();
+                let is_free = condition.trial_out_until.is_none_or(|until| until <= now);
                 due = is_free.then(|| upstream.begin(Chosen::Trial)).flatten();
                 let pause = if due.is_some() { TRIAL_INTERVAL } else { TRICKLE };
                 condition.trial_at = Some(now + pause);
                 if let Some(choice) = &mut due {
-                    condition.trials = condition.trials.wrapping_add(1);
-                    condition.trial = Some(condition.trials);
-                    choice.trial = condition.trial;
+                    condition.trial_out_until = Some(now + TRIAL_PATIENCE);
+                    choice.trial = Some(condition.turns);
                 }
             }
             next = condition.trial_at.map_or(next, |at| earlier(next, at));
@@ -523,12 +525,17 @@ impl Upstreams {
             let change = condition.health.observe(seen, &self.rules);
             upstream.is_doubted.store(condition.health.is_doubted(), Ordering::Relaxed);
             upstream.is_up.store(condition.health.is_up(), Ordering::Release);
+            if change.is_some() {
+                condition.turns = condition.turns.wrapping_add(1);
+                condition.trial_out_until = None;
+            }
             match change {
                 Some(Change::Ejected(_)) => condition.ejected(self.trials, now),
                 Some(Change::Restored(_)) => {
                     (condition.trial_at, condition.restored_at) = (None, Some(now));
                 }
                 None if seen == Seen::TrialServed && !condition.health.is_up() => {
+                    condition.trial_out_until = None;
                     condition.try_again_soon(now);
                 }
                 None => (),
