@@ -11,6 +11,8 @@ mod codec;
 mod exchange;
 #[path = "hot_path/limit.rs"]
 mod limit;
+#[path = "hot_path/queue.rs"]
+mod queue;
 
 #[path = "../tests/support/in_memory.rs"]
 mod in_memory;
@@ -30,5 +32,6 @@ fn main() {
     exchange::all(&mut criterion);
     choice::all(&mut criterion);
     limit::all(&mut criterion);
+    queue::all(&mut criterion);
     criterion.final_summary();
 }

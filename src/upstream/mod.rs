@@ -226,7 +226,9 @@ impl Upstreams {
         let turning = is_doubtful.then(|| self.turning.lock());
         // Perhaps it is the requests' fault; then all would be ejected one after the other.
         let stays = match seen {
-            Seen::Broken if self.live().len() <= 1 => Some("it is the last one live"),
+            Seen::Broken if upstream.is_up() && self.ejected() + 1 >= self.all.len() => {
+                Some("it is the last one live")
+            }
             Seen::ServerError(_) | Seen::TooLate if upstream.is_up() && self.is_half_ejected() => {
                 Some("no more than half of all are ejected for that")
             }

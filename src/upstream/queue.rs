@@ -14,8 +14,7 @@
 //! | an upstream has room               | the newest of the first line that may go there; then that line is the last |
 //! | a request leaves                   | its place is free; what it was given goes to the next |
 
-use std::collections::VecDeque;
-use std::collections::btree_map::{BTreeMap, Entry};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -38,21 +37,31 @@ pub(super) struct Queue {
     warned_at: Lock<Option<Instant>>,
 }
 
-/// Those that wait, by client.
+/// Those that wait, by client. However many there are, one more costs no walk past the others.
 #[derive(Default)]
 struct Lines {
-    /// The newest is the last of its line. No line is empty.
-    by_client: BTreeMap<u64, VecDeque<Arc<Ticket>>>,
-    /// Whose turn it is first. Each client that has a line is in it once.
-    turns: VecDeque<u64>,
-    /// How many lines have each length.
-    lengths: BTreeMap<usize, usize>,
+    /// No line is empty.
+    by_client: BTreeMap<u64, Line>,
+    /// Whose turn it is, the first one first. Each client that has a line is in it once.
+    turns: BTreeMap<i64, u64>,
+    /// Each line's length, and its turn.
+    lengths: BTreeSet<(usize, i64)>,
     len: usize,
+    /// How many have ever joined.
+    joined: u64,
+}
+
+/// Those of one client that wait, the newest last.
+struct Line {
+    turn: i64,
+    tickets: VecDeque<Arc<Ticket>>,
 }
 
 /// A request's place in the queue.
 pub struct Ticket {
     client: u64,
+    /// Who came later has a greater one.
+    number: u64,
     tried: Vec<UpstreamId>,
     outcome: Lock<Outcome>,
 }
@@ -160,18 +169,14 @@ impl Queue {
         if self.most == 0 {
             return None;
         }
-        let ticket = Arc::new(Ticket {
-            client: who::key_of(client),
-            tried: tried.to_vec(),
-            outcome: Lock::new(Outcome::Waiting(None)),
-        });
-        let refused = {
+        let client = who::key_of(client);
+        let (ticket, refused) = {
             let mut lines = self.lines.lock();
             let is_full = lines.len >= self.most;
-            let refused = if is_full { lines.give_up_one(ticket.client) } else { None };
-            lines.push(ticket.clone());
+            let refused = if is_full { lines.give_up_one(client) } else { None };
+            let ticket = lines.push(client, tried);
             self.waiting.store(lines.len, Ordering::SeqCst);
-            refused
+            (ticket, refused)
         };
         if let Some(refused) = refused {
             refused.settle(Outcome::Refused);
@@ -184,11 +189,10 @@ impl Queue {
     pub fn hand_over(&self, id: UpstreamId, mut begin: impl FnMut() -> Option<InFlight>) {
         while self.len() > 0 {
             let mut lines = self.lines.lock();
-            if !lines.has_any_for(id) {
-                return;
-            }
+            let Some((client, place)) = lines.next_for(id) else { return };
             let Some(choice) = begin() else { return };
-            let next = lines.take_next(id);
+            let next = lines.take(client, place);
+            lines.end_turn(client);
             self.waiting.store(lines.len, Ordering::SeqCst);
             drop(lines);
             // Given back behind the lock, because giving it back comes here again.
@@ -220,89 +224,80 @@ impl Queue {
 }
 
 impl Lines {
-    fn push(&mut self, ticket: Arc<Ticket>) {
-        let line = self.by_client.entry(ticket.client).or_default();
-        if line.is_empty() {
-            self.turns.push_front(ticket.client);
-        }
-        line.push_back(ticket);
-        let len = line.len();
-        self.note_length(len - 1, len);
+    /// The newest of its client's line; a new line is the first.
+    fn push(&mut self, client: u64, tried: &[UpstreamId]) -> Arc<Ticket> {
+        self.joined += 1;
+        let ticket = Arc::new(Ticket {
+            client,
+            number: self.joined,
+            tried: tried.to_vec(),
+            outcome: Lock::new(Outcome::Waiting(None)),
+        });
+        let line = self.by_client.entry(client).or_insert_with(|| {
+            let turn = self.turns.first_key_value().map_or(0, |(first, _)| first - 1);
+            self.turns.insert(turn, client);
+            Line { turn, tickets: VecDeque::new() }
+        });
+        self.lengths.remove(&(line.tickets.len(), line.turn));
+        line.tickets.push_back(ticket.clone());
+        self.lengths.insert((line.tickets.len(), line.turn));
         self.len += 1;
+        ticket
     }
 
-    fn has_any_for(&self, id: UpstreamId) -> bool {
-        self.turns.iter().any(|client| self.newest_for(*client, id).is_some())
+    /// Whose turn it is to go to an upstream, and where in the client's line.
+    fn next_for(&self, id: UpstreamId) -> Option<(u64, usize)> {
+        self.turns.values().find_map(|client| {
+            let tickets = &self.by_client.get(client)?.tickets;
+            let place = tickets.iter().rposition(|ticket| !ticket.tried.contains(&id))?;
+            Some((*client, place))
+        })
     }
 
-    /// Where in the client's line its newest request is that may go to an upstream.
-    fn newest_for(&self, client: u64, id: UpstreamId) -> Option<usize> {
-        self.by_client.get(&client)?.iter().rposition(|ticket| !ticket.tried.contains(&id))
-    }
-
-    /// The one that may go to an upstream now.
-    fn take_next(&mut self, id: UpstreamId) -> Option<Arc<Ticket>> {
-        let places = self.turns.iter().enumerate();
-        let mut found =
-            places.filter_map(|(turn, client)| Some((turn, self.newest_for(*client, id)?)));
-        let (turn, place) = found.next()?;
-        let client = self.turns.remove(turn)?;
-        let ticket = self.take(client, place)?;
-        if self.by_client.contains_key(&client) {
-            self.turns.push_back(client);
-        }
-        Some(ticket)
+    /// The client has had its turn: it is the last now, if it has a line still.
+    fn end_turn(&mut self, client: u64) {
+        let Some(line) = self.by_client.get_mut(&client) else { return };
+        let last = self.turns.last_key_value().map_or(0, |(last, _)| last + 1);
+        let (len, turn) = (line.tickets.len(), std::mem::replace(&mut line.turn, last));
+        self.turns.remove(&turn);
+        self.turns.insert(last, client);
+        self.lengths.remove(&(len, turn));
+        self.lengths.insert((len, last));
     }
 
     /// Makes room for a request of `client`: the longest line loses its oldest.
     fn give_up_one(&mut self, client: u64) -> Option<Arc<Ticket>> {
-        let (&most, _) = self.lengths.last_key_value()?;
-        let is_longest = |client: &u64| self.by_client.get(client).is_some_and(|l| l.len() == most);
+        let &(longest, turn) = self.lengths.last()?;
         // Most often it is whoever asks for the most that asks now. Of equals, the last one whose
         // turn it is.
-        let mut others = self.turns.iter().copied().rev();
-        let longest = if is_longest(&client) { client } else { others.find(is_longest)? };
-        let ticket = self.take(longest, 0)?;
-        if !self.by_client.contains_key(&longest) {
-            self.turns.retain(|client| *client != longest);
-        }
-        Some(ticket)
+        let has_longest = |line: &Line| line.tickets.len() == longest;
+        let asks_most = self.by_client.get(&client).is_some_and(has_longest);
+        let loses = if asks_most { client } else { *self.turns.get(&turn)? };
+        self.take(loses, 0)
     }
 
-    fn remove(&mut self, ticket: &Arc<Ticket>) {
-        let client = ticket.client;
-        let Some(line) = self.by_client.get(&client) else { return };
-        let Some(place) = line.iter().position(|waits| Arc::ptr_eq(waits, ticket)) else { return };
-        self.take(client, place);
-        if !self.by_client.contains_key(&client) {
-            self.turns.retain(|waits| *waits != client);
+    fn remove(&mut self, ticket: &Ticket) {
+        let Some(line) = self.by_client.get(&ticket.client) else { return };
+        let place = line.tickets.binary_search_by_key(&ticket.number, |waits| waits.number);
+        if let Ok(place) = place {
+            self.take(ticket.client, place);
         }
     }
 
     /// Takes one out of a line, and the line away if it was the last one.
     fn take(&mut self, client: u64, place: usize) -> Option<Arc<Ticket>> {
         let line = self.by_client.get_mut(&client)?;
-        let ticket = line.remove(place)?;
-        let len = line.len();
-        if line.is_empty() {
+        let ticket = line.tickets.remove(place)?;
+        let (len, turn) = (line.tickets.len(), line.turn);
+        self.lengths.remove(&(len + 1, turn));
+        if len == 0 {
             self.by_client.remove(&client);
+            self.turns.remove(&turn);
+        } else {
+            self.lengths.insert((len, turn));
         }
-        self.note_length(len + 1, len);
         self.len -= 1;
         Some(ticket)
-    }
-
-    /// A line is longer than before, or shorter.
-    fn note_length(&mut self, before: usize, now: usize) {
-        if let Entry::Occupied(mut lines) = self.lengths.entry(before) {
-            *lines.get_mut() -= 1;
-            if *lines.get() == 0 {
-                lines.remove();
-            }
-        }
-        if now > 0 {
-            *self.lengths.entry(now).or_default() += 1;
-        }
     }
 }
 

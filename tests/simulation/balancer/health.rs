@@ -197,7 +197,7 @@ impl Judge {
         let may_eject_half = 2 * (self.models.len() - live + 1) <= self.models.len();
         let is_error = seen.starts_with("ServerError") || seen == "TooLate";
         let is_bad_probe = seen.starts_with("BadStatus") || seen == "ProbeUnanswered";
-        if seen == "Broken" && live <= 1 {
+        if seen == "Broken" && self.is_up(id) && live <= 1 {
             return;
         }
         let model = &mut self.models[id];
