@@ -3,15 +3,20 @@
 //! An engine decides how to wait and nothing else: what a request means is written in `session/`.
 //!
 //! ```text
-//! accept.rs        the accept loop, one for every engine      gate.rs   how many connections may
-//! be open
-//! life.rs          a connection, asleep or awake       drive.rs  one turn of one that is awake
-//! threads.rs       the threads engine: its workers            tasks.rs  the async engine: its
-//! tasks
-//! waiting_room.rs  where sessions that cannot move are        wheel.rs  their deadlines
-//! wire.rs          a non-blocking socket                      pool.rs   idle upstream connections
+//! accept.rs        the accept loop, one for every engine
+//! gate.rs          how many connections may be open
+//! life.rs          a connection, asleep or awake
+//! drive.rs         one turn of one that is awake
+//! pool.rs          idle upstream connections
 //! pipe.rs          from socket to socket, not copied
-//! slab.rs          places that threads share by number
+//! tasks.rs         the async engine: its tasks
+//! threads.rs       the threads engine: its workers
+//!   waiting_room.rs  where sessions that cannot move are
+//!   wheel.rs         their deadlines
+//!   woken.rs         those that others woke
+//!   wire.rs          a non-blocking socket
+//!   line.rs          a connection to an upstream, and who uses it
+//!   slab.rs          places that threads share by number
 //! ```
 
 use std::io;
@@ -25,6 +30,7 @@ pub mod accept;
 mod drive;
 pub mod gate;
 mod life;
+mod line;
 mod pipe;
 mod pool;
 mod slab;
@@ -33,6 +39,7 @@ pub mod threads;
 pub mod waiting_room;
 mod wheel;
 mod wire;
+mod woken;
 
 /// What an engine that is only simulated is made of, the same as the others: `tests/simulation/`.
 pub mod parts {

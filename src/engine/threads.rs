@@ -5,14 +5,13 @@
 //! the next one that is ready. So two workers serve any number of clients that are idle, slow or
 //! hostile. Not here: what a turn does (`drive.rs`).
 
-use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
-use std::task::{Wake, Waker};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use threadpool::ThreadPool;
@@ -21,6 +20,7 @@ use super::Engine;
 use super::drive::{Attached, Awake, Hands, Turn};
 use super::gate::Pass;
 use super::life::{Connection, Spares};
+use super::line::{Line, LinePlace, User};
 use super::pipe::{Pipe, Pipes};
 use super::pool::Pool;
 use super::slab::Slab;
@@ -29,6 +29,7 @@ use super::waiting_room::{
 };
 use super::wheel::{Tick, Wheel};
 use super::wire::{self, Heard, Socket};
+use super::woken::Woken;
 use crate::background::Seldom;
 use crate::lock::Lock;
 use crate::session::{Direction, Side};
@@ -53,8 +54,7 @@ pub struct Threads {
 
 /// What the workers share.
 struct Shared {
-    me: Weak<Shared>,
-    room: WaitingRoom,
+    room: Arc<WaitingRoom>,
     state: Arc<ProxyState>,
     places: Slab<Place>,
     lines: Arc<Slab<LinePlace>>,
@@ -62,7 +62,7 @@ struct Shared {
     pipes: Arc<Pipes>,
     spares: Spares<Line>,
     wheel: Wheel<Due>,
-    woken: Woken,
+    woken: Arc<Woken>,
     is_sweeping: AtomicBool,
     shortage: Lock<Seldom>,
 }
@@ -90,94 +90,6 @@ struct Hand<'a> {
     key: Key,
 }
 
-/// Sessions that were woken by what others did, not by their sockets.
-#[derive(Default)]
-struct Woken {
-    keys: Lock<Vec<Key>>,
-    /// Whether there is one; spares the lock.
-    is_any: AtomicBool,
-}
-
-impl Woken {
-    fn add(&self, key: Key) {
-        self.keys.lock().push(key);
-        self.is_any.store(true, Ordering::Release);
-    }
-
-    fn take(&self) -> Vec<Key> {
-        if !self.is_any.load(Ordering::Acquire) {
-            return Vec::new();
-        }
-        self.is_any.store(false, Ordering::Release);
-        std::mem::take(&mut *self.keys.lock())
-    }
-}
-
-thread_local! {
-    /// Whether this thread is a worker: it looks at the woken before it waits.
-    static IS_WORKER: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Wakes the session on one seat.
-struct Wakes {
-    shared: Weak<Shared>,
-    key: Key,
-}
-
-impl Wake for Wakes {
-    fn wake(self: Arc<Self>) {
-        let Some(shared) = self.shared.upgrade() else { return };
-        shared.woken.add(self.key);
-        if !IS_WORKER.get() {
-            shared.room.nudge();
-        }
-    }
-}
-
-/// Who uses an upstream connection, and which upstream it is to.
-#[derive(Default)]
-struct LinePlace {
-    generation: AtomicU32,
-    upstream: AtomicUsize,
-    /// The number of the session's key; `IDLE` in the pool.
-    owner: AtomicU64,
-}
-
-const IDLE: u64 = 0;
-
-/// A connection to an upstream. It is registered in the waiting room under its own key once,
-/// whoever uses it; its place is free again when it is dropped.
-struct Line {
-    socket: Socket,
-    key: Key,
-    upstream: UpstreamId,
-    places: Arc<Slab<LinePlace>>,
-}
-
-impl Line {
-    fn set_owner(&self, owner: u64) {
-        if let Some(place) = self.places.get(self.key.index) {
-            place.owner.store(owner, Ordering::SeqCst);
-        }
-    }
-}
-
-impl AsMut<Socket> for Line {
-    fn as_mut(&mut self) -> &mut Socket {
-        &mut self.socket
-    }
-}
-
-impl Drop for Line {
-    fn drop(&mut self) {
-        if let Some(place) = self.places.get(self.key.index) {
-            let next = Key::next_generation(self.key.generation);
-            place.generation.store(next, Ordering::Release);
-            self.places.give_back(self.key.index);
-        }
-    }
-}
-
 /// What comes up in the wheel.
 #[derive(Clone, Copy, Debug)]
 enum Due {
@@ -196,9 +108,9 @@ impl Threads {
     ) -> io::Result<Self> {
         let (most_idle, oldest) = (state.config.limits.pool, state.config.timeouts.pool);
         let upstreams = state.config.upstreams.len();
-        let room = WaitingRoom::new()?;
-        let shared = Arc::new_cyclic(|me| Shared {
-            me: me.clone(),
+        let room = Arc::new(WaitingRoom::new()?);
+        let shared = Arc::new(Shared {
+            woken: Woken::nudging(room.clone()),
             room,
             places: Slab::new(places),
             lines: Arc::new(Slab::new(lines)),
@@ -206,7 +118,6 @@ impl Threads {
             pipes: Pipes::new(lines),
             spares: Spares::default(),
             wheel: Wheel::new(now),
-            woken: Woken::default(),
             is_sweeping: AtomicBool::new(false),
             shortage: Lock::default(),
             state,
@@ -291,7 +202,7 @@ impl Drop for Threads {
 
 impl Shared {
     fn work(&self) {
-        IS_WORKER.set(true);
+        Woken::looked_at_here();
         let mut events = Events::default();
         // Room for what comes up in quiet times, so that nothing is allocated for it later.
         let mut due = Vec::with_capacity(DUE_AT_ONCE);
@@ -341,23 +252,23 @@ impl Shared {
         let Some(line) = self.lines.get(key.index) else { return };
         // A user that changes between the look and the news needs another look. It cannot change
         // more often than the line is used, and each use takes longer than this.
-        while line.generation.load(Ordering::Acquire) == key.generation {
-            let owner = line.owner.load(Ordering::SeqCst);
-            if owner == IDLE {
-                let upstream = UpstreamId(line.upstream.load(Ordering::Relaxed));
-                if let Some(line) = self.idle.remove(upstream, |line| line.key == key) {
-                    return self.look_at_idle(line, now);
+        while let Some(user) = line.user(key.generation) {
+            let seat = match user {
+                User::Session(seat) => seat,
+                User::Nobody(upstream) => {
+                    if let Some(line) = self.idle.remove(upstream, |line| line.key == key) {
+                        return self.look_at_idle(line, now);
+                    }
+                    // Somebody else is between taking it and saying so.
+                    std::thread::yield_now();
+                    continue;
                 }
-                // Somebody else is between taking it and saying so.
-                std::thread::yield_now();
-                continue;
-            }
-            let user = Key::from_number(owner);
-            let Some(place) = self.places.get(user.index) else { return };
-            let must_drive = place.seat.signal(user, news << UPSTREAM);
-            let is_same = line.owner.load(Ordering::SeqCst) == owner;
+            };
+            let Some(place) = self.places.get(seat.index) else { return };
+            let must_drive = place.seat.signal(seat, news << UPSTREAM);
+            let is_same = line.user(key.generation) == Some(user);
             if must_drive {
-                self.drive(place, user, now, again);
+                self.drive(place, seat, now, again);
             }
             if is_same {
                 return;
@@ -462,15 +373,8 @@ impl Shared {
 
     /// Registers a new connection to an upstream, for the session `user`.
     fn open(&self, upstream: UpstreamId, user: Key, socket: Socket) -> io::Result<Line> {
-        let index = self.lines.take().ok_or(rustix::io::Errno::MFILE)?;
-        let place = self.lines.get(index).ok_or(rustix::io::Errno::MFILE)?;
-        let generation = Key::next_generation(place.generation.load(Ordering::Acquire)).max(1);
-        place.generation.store(generation, Ordering::Release);
-        place.upstream.store(upstream.0, Ordering::Relaxed);
-        place.owner.store(user.number(), Ordering::SeqCst);
-        let key = Key { index, generation };
-        let line = Line { socket, key, upstream, places: self.lines.clone() };
-        self.room.watch(&line.socket, About::Upstream(key), true)?;
+        let line = Line::new(&self.lines, upstream, user, socket)?;
+        self.room.watch(&line.socket, About::Upstream(line.key), true)?;
         Ok(line)
     }
 
@@ -478,7 +382,7 @@ impl Shared {
     fn take_idle(&self, upstream: UpstreamId, user: Key, now: Instant) -> Option<Line> {
         // Every look takes one out, so it ends.
         loop {
-            let mut line = self.idle.take(upstream, now, |line| line.set_owner(user.number()))?;
+            let mut line = self.idle.take(upstream, now, |line| line.set_used_by(user))?;
             if self.is_quiet(&mut line, now) {
                 return Some(line);
             }
@@ -512,7 +416,7 @@ impl Shared {
 
     /// Puts a connection into the pool.
     fn lay_by(&self, line: Line, now: Instant) {
-        drop(self.idle.put(line.upstream, now, line, |line| line.set_owner(IDLE)));
+        drop(self.idle.put(line.upstream, now, line, Line::set_idle));
     }
 
     /// Closes idle connections that are too old, and comes again while there are others.
@@ -604,7 +508,7 @@ impl Hands for Hand<'_> {
     }
 
     fn waker(&mut self) -> Waker {
-        Waker::from(Arc::new(Wakes { shared: self.shared.me.clone(), key: self.key }))
+        self.shared.woken.waker(self.key)
     }
 
     fn complain_of_shortage(&mut self, id: UpstreamId, error: &io::Error, now: Instant) {

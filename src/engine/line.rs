@@ -1,0 +1,106 @@
+//! A connection to an upstream, and who uses it.
+//!
+//! It is registered in the waiting room once, under a key of its own, whoever uses it; so whoever
+//! hears news of it asks here whose they are. Not here: idle ones (`pool.rs`), what is done with the
+//! news (`threads.rs`).
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+use super::slab::Slab;
+use super::waiting_room::Key;
+use super::wire::Socket;
+use crate::upstream::UpstreamId;
+
+/// A connection to an upstream. Its place is free again when it is dropped.
+pub(super) struct Line {
+    pub socket: Socket,
+    pub key: Key,
+    pub upstream: UpstreamId,
+    places: Arc<Slab<LinePlace>>,
+}
+
+/// What others may know of a connection without having it.
+#[derive(Default)]
+pub(super) struct LinePlace {
+    generation: AtomicU32,
+    upstream: AtomicUsize,
+    /// The number of the session's key, which is never that of nobody.
+    user: AtomicU64,
+}
+
+/// Who uses a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum User {
+    /// The session on this seat.
+    Session(Key),
+    /// It is idle, in the pool of this upstream.
+    Nobody(UpstreamId),
+}
+
+const NOBODY: u64 = 0;
+
+impl Line {
+    /// Takes a place for a new connection, which the session on a seat uses. Fails when all places
+    /// are taken.
+    pub fn new(
+        places: &Arc<Slab<LinePlace>>,
+        upstream: UpstreamId,
+        user: Key,
+        socket: Socket,
+    ) -> io::Result<Self> {
+        let index = places.take().ok_or(rustix::io::Errno::MFILE)?;
+        let place = places.get(index).ok_or(rustix::io::Errno::MFILE)?;
+        let generation = Key::next_generation(place.generation.load(Ordering::Acquire)).max(1);
+        place.generation.store(generation, Ordering::Release);
+        place.upstream.store(upstream.0, Ordering::Relaxed);
+        place.user.store(user.number(), Ordering::SeqCst);
+        Ok(Line { socket, key: Key { index, generation }, upstream, places: places.clone() })
+    }
+
+    /// The session on a seat uses it from now on.
+    pub fn set_used_by(&self, user: Key) {
+        self.set_user(user.number());
+    }
+
+    /// It goes into the pool.
+    pub fn set_idle(&self) {
+        self.set_user(NOBODY);
+    }
+
+    fn set_user(&self, number: u64) {
+        if let Some(place) = self.places.get(self.key.index) {
+            place.user.store(number, Ordering::SeqCst);
+        }
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        if let Some(place) = self.places.get(self.key.index) {
+            let next = Key::next_generation(self.key.generation);
+            place.generation.store(next, Ordering::Release);
+            self.places.give_back(self.key.index);
+        }
+    }
+}
+
+impl AsMut<Socket> for Line {
+    fn as_mut(&mut self) -> &mut Socket {
+        &mut self.socket
+    }
+}
+
+impl LinePlace {
+    /// Who uses the connection of this generation; `None`: there is none any more.
+    pub fn user(&self, generation: u32) -> Option<User> {
+        if self.generation.load(Ordering::Acquire) != generation {
+            return None;
+        }
+        Some(match self.user.load(Ordering::SeqCst) {
+            NOBODY => User::Nobody(UpstreamId(self.upstream.load(Ordering::Relaxed))),
+            number => User::Session(Key::from_number(number)),
+        })
+    }
+}
