@@ -504,16 +504,19 @@ impl Session {
         let is_open = matches!(self.link, Link::Open { .. });
         let client_read = match self.phase {
             Phase::Open => match self.request_leg {
-                RequestLeg::Head | RequestLeg::Tunnel => true,
+                RequestLeg::Head => true,
+                RequestLeg::Tunnel => self.upstream.output.is_empty(),
                 // What an upstream does not take is not asked for either.
-                RequestLeg::Body(_) => !self.upstream.deaf,
+                RequestLeg::Body(_) => !self.upstream.deaf && !self.is_upstream_behind(),
                 RequestLeg::Done | RequestLeg::Cut => false,
             },
             Phase::Lingering => true,
             Phase::Last(_) | Phase::Closed { .. } => false,
         };
         let upstream_read = match self.response_leg {
-            ResponseLeg::Head(_) | ResponseLeg::Body(_) | ResponseLeg::Tunnel => is_open,
+            ResponseLeg::Head(_) => is_open,
+            ResponseLeg::Tunnel => is_open && self.client.output.is_empty(),
+            ResponseLeg::Body(_) => is_open && !self.is_client_behind(),
             ResponseLeg::Idle | ResponseLeg::Done => false,
         };
         Wants {
@@ -531,5 +534,16 @@ impl Session {
             is_head_alone: self.is_head_alone(),
             look_first: self.exchange.as_ref().is_some_and(|exchange| !exchange.wrote),
         }
+    }
+
+    /// Whether there is some of the answer that the client has not taken: reading on would only take
+    /// memory for another buffer. A head is not sent before there is some of its body, if it can.
+    fn is_client_behind(&self) -> bool {
+        !self.client.output.is_empty() && !self.is_head_alone()
+    }
+
+    /// The same of the request. What may have to be sent twice is read as far as there is room.
+    fn is_upstream_behind(&self) -> bool {
+        !self.upstream.output.is_empty() && !self.upstream.output.can_hold_more()
     }
 }
