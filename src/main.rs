@@ -115,7 +115,7 @@ fn watch(told: &Receiver<Event>, tell: &Sender<Event>) -> ExitCode {
                 stopping = true;
             }
             Event::Stopped(Drained { finished, cut }) => {
-                info!("stopped: {finished} exchanges finished, {cut} cut");
+                info!("stopped: exchanges since the signal: {finished} finished, {cut} cut");
                 return ExitCode::SUCCESS;
             }
         }

@@ -141,8 +141,9 @@ impl Running {
         self.gate.wait_until_empty(until.saturating_duration_since(Instant::now()));
         let cut = self.engine.end() as u64;
         log::info!(
-            "since the start: {} exchanges finished, {} aborted, {} left by the client, {} retries, \
-             {} sent to ejected upstreams, {} answered 503 for want of room, {} sessions lost to a panic",
+            "exchanges since the start: {} finished, {} aborted, {} left by the client; {} retries, \
+             {} sent to an ejected upstream because none was live, {} answered 503 for want of room, \
+             {} sessions lost to a panic",
             tally.finished.get(),
             tally.aborted.get(),
             tally.client_gone.get(),
@@ -183,6 +184,11 @@ impl Builder {
         let listener = listen(config.bind).map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
 
+        if config.health.eject_after.is_some() && config.upstreams.len() == 1 {
+            log::warn!(
+                "--eject-after ejects no more than half of all upstreams, which is none of one"
+            );
+        }
         let descriptors = raise_descriptor_limit();
         let most = config
             .limits

@@ -1,4 +1,5 @@
-//! README.md tells the flags as `--help` does: each one, its group, its value and its default.
+//! README.md tells the flags as `--help` does: each one, its group, its value and its default. And the
+//! documents name what exists: files, tests, and places in each other.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -180,4 +181,54 @@ fn every_invariant_names_tests_that_exist() {
             assert!(code.contains(&format!("fn {name}(")), "no test `{name}`: {row}");
         }
     }
+}
+
+/// The documents, as paths from the root of the project.
+fn documents() -> Vec<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = Vec::new();
+    for folder in ["", "docs/", "docs/robustness/", "docs/benchmarks/"] {
+        for entry in fs::read_dir(root.join(folder)).expect("a folder can be read") {
+            let name = entry.expect("an entry can be read").file_name();
+            found.push(format!("{folder}{}", name.to_string_lossy()));
+        }
+    }
+    found.retain(|path| path.ends_with(".md"));
+    found
+}
+
+/// How the headings of a text are named in links.
+fn anchors(text: &str) -> Vec<String> {
+    let headings = text.lines().filter(|line| line.starts_with('#'));
+    let name = |line: &str| -> String {
+        let title = line.trim_start_matches('#').trim().to_lowercase();
+        let kept = title.chars().filter(|c| c.is_alphanumeric() || [' ', '-', '_'].contains(c));
+        kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+    };
+    headings.map(name).collect()
+}
+
+#[test]
+fn links_between_the_documents_lead_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut followed = 0;
+    for document in documents() {
+        let here = root.join(&document);
+        let text = fs::read_to_string(&here).expect("a document can be read");
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if link.starts_with("http") {
+                continue;
+            }
+            let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target =
+                if path.is_empty() { here.clone() } else { here.with_file_name("").join(path) };
+            assert!(target.exists(), "{document} links to {link}, which is not there");
+            if !anchor.is_empty() {
+                let text = fs::read_to_string(target).expect("a document can be read");
+                assert!(anchors(&text).iter().any(|name| name == anchor), "{document}: {link}");
+            }
+            followed += 1;
+        }
+    }
+    assert!(followed > 20, "{followed} links were found");
 }

@@ -53,7 +53,7 @@ const HAPPENS: &[&str] = &[
     "ejections",
     "ejections for errors",
     "errors held against upstreams",
-    "errors that eject no more than half",
+    "upstreams spared, because too few are left",
     "exchanges cut by a drain",
     "full links",
     "idle connections closed at once",

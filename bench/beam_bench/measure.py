@@ -211,7 +211,10 @@ def in_time(load, *arguments, **options):
             return load(*arguments, **options)
         except loads.Late as reason:
             say(f"again: {reason}")
-    return load(*arguments, **options)
+    try:
+        return load(*arguments, **options)
+    except loads.Late as reason:
+        raise loads.Late(f"{reason}, {ATTEMPTS} times; let nothing else run on this machine") from reason
 
 
 def system_calls(contestant, which, workload, folder):

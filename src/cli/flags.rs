@@ -95,7 +95,7 @@ struct Listening {
           default_value_t = Config::default().bind)]
     bind: SocketAddr,
     /// How connections are driven
-    #[arg(long, value_name = "ENGINE", hide_short_help = true, value_parser = word(ENGINES),
+    #[arg(long, value_name = "ENGINE", value_parser = word(ENGINES),
           default_value = typed(ENGINES, Config::default().engine))]
     engine: EngineKind,
     /// Worker threads [default: one a CPU]
@@ -143,8 +143,7 @@ struct Health {
           value_parser = whole::<u32>(1..=MILLION), default_value_t = HealthConfig::default().rise)]
     health_rise: u32,
     /// Requests in a row answered with 5xx (but 501, 505), or too late, that eject; 0 is never
-    #[arg(long, value_name = "N", hide_short_help = true,
-          value_parser = whole::<u32>(0..=MILLION),
+    #[arg(long, value_name = "N", value_parser = whole::<u32>(0..=MILLION),
           default_value_t = HealthConfig::default().eject_after.unwrap_or(0))]
     eject_after: u32,
 }
@@ -192,10 +191,11 @@ struct LimitFlags {
     #[arg(long, value_name = "N", value_parser = whole::<usize>(0..=MILLION),
           default_value_t = Limits::default().in_flight.unwrap_or(0))]
     max_in_flight: usize,
-    /// Requests that wait for an upstream; with more, some are answered 503; 0 lets none wait
     #[arg(long, value_name = "N", hide_short_help = true,
-          value_parser = whole::<usize>(0..=MILLION), default_value_t = Limits::default().queue)]
-    max_queue: usize,
+          value_parser = whole::<usize>(0..=MILLION), help = format!(
+        "Requests that wait for room at an upstream (--max-in-flight); with more, some are answered 503; \
+         0 lets none wait [default: {}]", Limits::default().queue))]
+    max_queue: Option<usize>,
     /// Idle upstream connections kept for reuse, in all
     #[arg(long, value_name = "N", hide_short_help = true,
           value_parser = whole::<usize>(0..=MILLION), default_value_t = Limits::default().pool)]
@@ -213,10 +213,10 @@ struct TimeoutFlags {
     #[arg(long, value_name = "SECS", hide_short_help = true, value_parser = seconds,
           default_value_t = Seconds(Timeouts::default().idle))]
     idle_timeout: Seconds,
-    /// A request's wait for room at an upstream (--max-in-flight); then 503
-    #[arg(long, value_name = "SECS", hide_short_help = true, value_parser = seconds,
-          default_value_t = Seconds(Timeouts::default().queue))]
-    queue_timeout: Seconds,
+    #[arg(long, value_name = "SECS", hide_short_help = true, value_parser = seconds, help = format!(
+        "A request's wait for room at an upstream (--max-in-flight); then 503 [default: {}]",
+        Seconds(Timeouts::default().queue)))]
+    queue_timeout: Option<Seconds>,
     /// Making a connection to an upstream; then another upstream is tried
     #[arg(long, value_name = "SECS", hide_short_help = true, value_parser = seconds,
           default_value_t = Seconds(Timeouts::default().connect))]
@@ -304,6 +304,17 @@ impl Flags {
         if self.upstreams.upstream.is_empty() {
             return Err(StartError::NoUpstream.to_string());
         }
+        let is_bounded = self.limits.max_in_flight > 0;
+        for (flag, is_given) in [
+            ("--max-queue", self.limits.max_queue.is_some()),
+            ("--queue-timeout", self.timeouts.queue_timeout.is_some()),
+        ] {
+            if is_given && !is_bounded {
+                return Err(format!(
+                    "{flag}: nothing waits without --max-in-flight; give that, too, or leave out {flag}"
+                ));
+            }
+        }
         Ok(Config {
             bind: self.listening.bind,
             upstreams: self.upstreams.upstream,
@@ -365,7 +376,7 @@ impl LimitFlags {
             connections: self.max_connections,
             when_full: self.when_full,
             in_flight: (self.max_in_flight > 0).then_some(self.max_in_flight),
-            queue: self.max_queue,
+            queue: self.max_queue.unwrap_or(Limits::default().queue),
             pool: self.pool_size,
             requests_per_minute: self.max_requests_per_minute,
             rate_limit_clients: self.rate_limit_clients,
@@ -378,7 +389,7 @@ impl TimeoutFlags {
         Timeouts {
             head: self.head_timeout.0,
             idle: self.idle_timeout.0,
-            queue: self.queue_timeout.0,
+            queue: self.queue_timeout.map_or(Timeouts::default().queue, |timeout| timeout.0),
             connect: self.connect_timeout.0,
             response: self.response_timeout.0,
             progress: self.progress_timeout.0,

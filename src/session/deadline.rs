@@ -142,6 +142,7 @@ impl Session {
             self.abort("the client does not read", now);
             self.phase = Phase::Closed { abort: true };
         } else if awaits_response && !self.upstream.is_flushed() {
+            self.too_late(now);
             self.answer(Reject::with(504, "the upstream does not read the request"), None);
         } else if awaits_response {
             self.answer(Reject::with(408, "the request body stopped arriving"), None);

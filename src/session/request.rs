@@ -371,9 +371,7 @@ impl Session {
         self.drop_link();
         match failure {
             Failure::Lost if !reused => self.loss(now),
-            Failure::Late if self.state.config.health.eject_after.is_some() => {
-                self.observe(Seen::TooLate, now);
-            }
+            Failure::Late => self.too_late(now),
             _ => (),
         }
         self.retry_or_give_up(failure, reused, now);
@@ -419,6 +417,13 @@ impl Session {
         let counted = self.exchange.as_mut().map(|e| std::mem::replace(&mut e.loss_counted, true));
         if counted == Some(false) {
             self.observe(Seen::Broken, now);
+        }
+    }
+
+    /// The upstream has neither read all of the request nor answered it in time.
+    pub(super) fn too_late(&self, now: Instant) {
+        if self.state.config.health.eject_after.is_some() {
+            self.observe(Seen::TooLate, now);
         }
     }
 

@@ -54,6 +54,8 @@ pub enum Change {
     Ejected(Seen),
     /// Chosen again.
     Restored(Seen),
+    /// It would no longer be chosen, but too few others would be; its count starts again.
+    Spared(Seen),
 }
 
 /// Why an upstream is ejected, which decides what restores it.
@@ -101,6 +103,7 @@ impl Health {
     }
 
     /// Takes one observation into account. Returns the change if this observation made one.
+    /// `may_eject`: there are enough others for one that is ejected for what requests have seen.
     ///
     /// | seen           | while up                                | while ejected            |
     /// |----------------|-----------------------------------------|--------------------------|
@@ -115,8 +118,10 @@ impl Health {
     /// `NoConnection` ejects whatever `fall` says: the next request would meet the same closed
     /// door. `TrialServed` restores whatever `rise` says: without probes nobody else would look
     /// again soon. `Served` says nothing about probes: an upstream that answers requests with 500
-    /// serves them, unless the operator has decided that it does not (`eject_after`).
-    pub fn observe(&mut self, seen: Seen, rules: &HealthRules) -> Option<Change> {
+    /// serves them, unless the operator has decided that it does not (`eject_after`). `Broken`,
+    /// `ServerError` and `TooLate` eject only if that `may` be: perhaps it is the requests' fault, and
+    /// then all would be ejected one after the other.
+    pub fn observe(&mut self, seen: Seen, rules: &HealthRules, may_eject: bool) -> Option<Change> {
         match seen {
             Seen::ProbePassed => {
                 (self.bad_probes, self.losses) = (0, 0);
@@ -138,6 +143,10 @@ impl Health {
         }
         let Some(fault) = self.ejected else {
             let fault = self.fault(seen, rules)?;
+            if seen.is_of_a_request() && !may_eject {
+                (self.losses, self.errors) = (0, 0);
+                return Some(Change::Spared(seen));
+            }
             *self = Health { ejected: Some(fault), ..Health::default() };
             return Some(Change::Ejected(seen));
         };
@@ -161,12 +170,19 @@ impl Health {
     }
 }
 
+impl Seen {
+    /// Whether it is a request that something went wrong with, perhaps by its own fault.
+    pub fn is_of_a_request(self) -> bool {
+        matches!(self, Seen::Broken | Seen::ServerError(_) | Seen::TooLate)
+    }
+}
+
 impl fmt::Display for Seen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Seen::ProbePassed => write!(f, "a probe passed"),
             Seen::Served => write!(f, "it answered a request"),
-            Seen::TrialServed => write!(f, "it answered a trial request"),
+            Seen::TrialServed => write!(f, "it answered what was sent to try it"),
             Seen::ServerError(status) => {
                 write!(f, "it fails one request after the other, the last one with {status}")
             }
@@ -222,14 +238,41 @@ mod tests {
     fn a_change_is_told_once_and_says_why() {
         let mut health = Health::default();
         assert_eq!(
-            health.observe(Seen::NoConnection, &RULES),
+            health.observe(Seen::NoConnection, &RULES, true),
             Some(Change::Ejected(Seen::NoConnection))
         );
-        assert_eq!(health.observe(Seen::NoConnection, &RULES), None);
+        assert_eq!(health.observe(Seen::NoConnection, &RULES, true), None);
+    }
+
+    /// The same letters, and after which of them it was spared (s).
+    #[test]
+    fn one_that_must_not_be_ejected_for_requests_is_spared_each_time_its_count_is_full() {
+        for (seen, spared) in [
+            ("bbbbbb", "--s--s"),
+            ("EEEEEEEl", "---s---s"),
+            ("E", "-"), // one alone is nothing to tell of
+            ("5bb5b", "--s-s"),
+        ] {
+            let mut health = Health::default();
+            let told =
+                |c| matches!(health.observe(seen_of(c), &RULES, false), Some(Change::Spared(_)));
+            let got: String = seen.chars().map(told).map(|t| if t { 's' } else { '-' }).collect();
+            assert_eq!((got.as_str(), health.is_up()), (spared, true), "after {seen}");
+        }
+        let mut health = Health::default();
+        for c in "bbb55bb5".chars() {
+            health.observe(seen_of(c), &RULES, false);
+        }
+        assert!(!health.is_up(), "its probes fail, too");
     }
 
     fn step(health: &mut Health, c: char) -> char {
-        let seen = match c {
+        health.observe(seen_of(c), &RULES, true);
+        if health.is_up() { 'U' } else { 'e' }
+    }
+
+    fn seen_of(c: char) -> Seen {
+        match c {
             'p' => Seen::ProbePassed,
             's' => Seen::Served,
             't' => Seen::TrialServed,
@@ -238,8 +281,6 @@ mod tests {
             'l' => Seen::TooLate,
             '5' => Seen::BadStatus(500),
             _ => Seen::NoConnection,
-        };
-        health.observe(seen, &RULES);
-        if health.is_up() { 'U' } else { 'e' }
+        }
     }
 }

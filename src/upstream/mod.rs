@@ -222,27 +222,20 @@ impl Upstreams {
         }
         log::trace!("upstream {} seen: {seen:?}", upstream.name());
         // Of several that are seen at once, each is to know how many are left.
-        let is_doubtful = matches!(seen, Seen::Broken | Seen::ServerError(_) | Seen::TooLate);
-        let turning = is_doubtful.then(|| self.turning.lock());
-        // Perhaps it is the requests' fault; then all would be ejected one after the other.
+        let turning = seen.is_of_a_request().then(|| self.turning.lock());
         let stays = match seen {
-            Seen::Broken if upstream.is_up() && self.ejected() + 1 >= self.all.len() => {
-                Some("it is the last one live")
-            }
-            Seen::ServerError(_) | Seen::TooLate if upstream.is_up() && self.is_half_ejected() => {
+            Seen::Broken if self.ejected() + 1 >= self.all.len() => Some("it is the last one live"),
+            Seen::ServerError(_) | Seen::TooLate if self.is_half_ejected() => {
                 Some("no more than half of all are ejected for that")
             }
             _ => None,
         };
-        if let Some(stays) = stays {
-            return upstream.warn_of(seen, stays, now);
-        }
         let (change, trial_at) = {
             let mut condition = upstream.condition.lock();
-            let change = condition.health.observe(seen, &self.rules);
+            let change = condition.health.observe(seen, &self.rules, stays.is_none());
             upstream.is_doubted.store(condition.health.is_doubted(), Ordering::Relaxed);
             upstream.is_up.store(condition.health.is_up(), Ordering::Release);
-            if change.is_some() {
+            if matches!(change, Some(Change::Ejected(_) | Change::Restored(_))) {
                 condition.turns = condition.turns.wrapping_add(1);
                 condition.trial_out_until = None;
             }
@@ -255,12 +248,15 @@ impl Upstreams {
                     condition.trial_out_until = None;
                     condition.try_again_soon(now);
                 }
-                None => (),
+                Some(Change::Spared(_)) | None => (),
             }
             (change, condition.trial_at)
         };
         self.expect_trial(trial_at);
         let Some(change) = change else { return };
+        if let (Change::Spared(seen), Some(stays)) = (change, stays) {
+            return upstream.warn_of(seen, stays, now);
+        }
         let live = self.renew_live_list();
         drop(turning);
         let of = self.all.len();
@@ -275,6 +271,7 @@ impl Upstreams {
             Change::Restored(why) => {
                 log::info!("upstream {} restored: {why}; {live} of {of} live", upstream.name());
             }
+            Change::Spared(_) => (),
         }
         self.serve_queue();
     }

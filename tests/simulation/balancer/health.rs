@@ -3,10 +3,10 @@
 //! second reading of the rules.
 //!
 //! The rules: an upstream that is up is ejected by a connect that fails, or by `fall` probes and
-//! connections together that went wrong since they went well; the last live one is not ejected for
-//! connections that broke. One that is ejected comes back by `rise` good probes in a row, or by a
+//! connections together that went wrong since they went well; the last live one is spared when that is
+//! connections that broke, and counted anew. One that is ejected comes back by `rise` good probes in a row, or by a
 //! request that was sent to try it. If the operator says so, `eject_after` errors and late answers in
-//! a row eject, too, but no more than half of all; one that they have ejected comes back by three
+//! a row eject, too, or spare it if that were more than half of all; one that they have ejected comes back by three
 //! good answers in a row to requests that were sent to try it, and by nothing else. Not here: when it
 //! is tried (`trials.rs`).
 
@@ -55,7 +55,8 @@ pub struct Judge {
     fail_open: bool,
     addresses: Vec<usize>,
     connect: Ms,
-    response: Ms,
+    /// The least that one waits for an upstream that neither reads nor answers.
+    patience: Ms,
     trials: Trials,
     /// A change that has to be told next: whose, and whether it is an ejection.
     due: Option<(usize, bool)>,
@@ -63,7 +64,7 @@ pub struct Judge {
 }
 
 impl Judge {
-    pub fn new(scenario: &Scenario, (connect, response): (Duration, Duration)) -> Judge {
+    pub fn new(scenario: &Scenario, (connect, patience): (Duration, Duration)) -> Judge {
         let has_probes = scenario.knobs.probes.is_some();
         Judge {
             models: vec![Model::default(); scenario.upstreams.len()],
@@ -73,7 +74,7 @@ impl Judge {
             fail_open: scenario.knobs.fail_open,
             addresses: scenario.upstreams.iter().map(|plan| plan.addresses).collect(),
             connect: connect.as_millis() as Ms,
-            response: response.as_millis() as Ms,
+            patience: patience.as_millis() as Ms,
             trials: Trials::new(scenario.upstreams.len(), has_probes),
             due: None,
             blamed: BTreeSet::new(),
@@ -159,7 +160,7 @@ impl Judge {
                 }
                 "TooLate" => {
                     net.counts.one("late answers held against upstreams");
-                    let has_waited = net.ledger.has_waited(client, id, self.response, net.now);
+                    let has_waited = net.ledger.has_waited(client, id, self.patience, net.now);
                     counts_errors && has_waited
                 }
                 "Broken" => {
@@ -197,13 +198,7 @@ impl Judge {
         let may_eject_half = 2 * (self.models.len() - live + 1) <= self.models.len();
         let is_error = seen.starts_with("ServerError") || seen == "TooLate";
         let is_bad_probe = seen.starts_with("BadStatus") || seen == "ProbeUnanswered";
-        if seen == "Broken" && self.is_up(id) && live <= 1 {
-            return;
-        }
         let model = &mut self.models[id];
-        if is_error && !model.is_ejected && !may_eject_half {
-            return net.counts.one("errors that eject no more than half");
-        }
         match seen {
             "ProbePassed" => (model.probes, model.losses) = (0, 0),
             "Served" | "TrialServed" => (model.losses, model.errors) = (0, 0),
@@ -224,8 +219,15 @@ impl Judge {
             let has_no_door = matches!(seen, "NoConnection" | "ConnectTimedOut");
             let is_gone = has_no_door || model.probes + model.losses >= self.fall;
             let most = self.eject_after.unwrap_or(u32::MAX);
-            model.fails = !is_gone && model.errors >= most;
-            is_gone || model.fails
+            let fails = !is_gone && model.errors >= most;
+            let is_spared = (is_gone && seen == "Broken" && live <= 1)
+                || (fails && is_error && !may_eject_half);
+            if is_spared {
+                (model.losses, model.errors) = (0, 0);
+                return net.counts.one("upstreams spared, because too few are left");
+            }
+            model.fails = fails;
+            is_gone || fails
         };
         if !turns {
             return;

@@ -64,7 +64,8 @@ impl<'a> World<'a> {
             .collect();
         let upstreams = Upstreams::new(&config, addresses, scenario.seed);
         let pool = Pool::new(config.upstreams.len(), config.limits.pool, config.timeouts.pool);
-        let waits = (config.timeouts.connect, config.timeouts.response);
+        let patience = config.timeouts.response.min(config.timeouts.progress);
+        let waits = (config.timeouts.connect, patience);
         let now = net.borrow().instant();
         let state = Arc::new(ProxyState::new(config, upstreams, now));
         let count = scenario.clients.len();
