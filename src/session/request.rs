@@ -287,9 +287,6 @@ impl Session {
     /// Asks for a connection on which all of the request will be sent.
     pub(super) fn attempt(&mut self, choice: InFlight, pooled: bool, now: Instant) {
         let Some(exchange) = &mut self.exchange else { return };
-        self.upstream.input.clear();
-        self.upstream.forget_connection();
-        self.upstream.output.rewind();
         if let Some(slot) = &mut exchange.host_slot {
             let name = choice.upstream().name().as_bytes();
             self.upstream.output.replace(slot.at, slot.len, name);
@@ -393,7 +390,14 @@ impl Session {
             answered: exchange.response.is_some(),
             attempts_left: exchange.attempts < self.state.config.retry.attempts,
         };
-        match decide(&attempt, failure, &self.state.budget, now) {
+        let verdict = decide(&attempt, failure, &self.state.budget, now);
+        if matches!(verdict, Verdict::RetrySame | Verdict::RetryOther) {
+            // At once, while all of it is held: more of the body may come before it is sent again.
+            self.upstream.output.rewind();
+            self.upstream.input.clear();
+            self.upstream.forget_connection();
+        }
+        match verdict {
             Verdict::RetrySame => {
                 self.state.tally.retried.add_one();
                 if let Some(choice) = exchange.choice.take() {

@@ -137,3 +137,28 @@ fn a_drain_waits_for_those_that_wait() {
         .closed()
         .replay();
 }
+
+/// The request must not go on from where it was when the first upstream gave it up: what stands
+/// there is the client's to choose.
+#[test]
+fn a_request_that_waits_to_be_sent_again_is_sent_from_its_beginning() {
+    let head = "PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 90000\r\n";
+    let (begun, rest) = ("a".repeat(1_000), "b".repeat(89_000));
+    script_with(2, |config| config.limits.in_flight = Some(1))
+        .client_sends(format!("{head}\r\n{begun}"))
+        .goes_upstream(forwarded(head) + &begun)
+        .others_have(1)
+        .upstream_ends()
+        .dropped()
+        .waits_for_room()
+        .client_sends(&rest)
+        .others_have(0)
+        .connects(1, Source::Pooled)
+        .connected_fresh()
+        .upstream_sees(forwarded(head) + &begun + &rest)
+        .upstream_sends(OK)
+        .client_sees(OK)
+        .kept()
+        .reported(200, FINISHED)
+        .replay();
+}
