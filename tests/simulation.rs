@@ -78,6 +78,7 @@ const HAPPENS: &[&str] = &[
     "turns that ended asleep",
     "turns that leave an upstream full",
     "turns that leave the pool full",
+    "waits to be sent again",
     "turns that were cut short",
     "upstreams that broke off a request",
     "upstreams that cut an answer",

@@ -3,15 +3,17 @@
 //! More than can be served cannot all be served in time; what counts is that those which are, are
 //! served soon. So room goes to the clients in turn, however much one of them asks for, and of one
 //! client to its newest request: the oldest are those whose client has given up most likely. A
-//! client that was not waiting comes first. The queue is bounded; if it is full, whoever has the
-//! most in it loses its oldest. Not here: how long one waits (`session/deadline.rs`), and who has
-//! room (`mod.rs`).
+//! client that has not had a turn comes first, of several the last one; those that have had one come
+//! behind, whoever had it longest ago first, even if they did not wait meanwhile. The queue is
+//! bounded; if it is full, whoever has the most in it loses its oldest. Not here: how long one waits
+//! (`session/deadline.rs`), and who has room (`mod.rs`).
 //!
 //! | event                              | then                                                  |
 //! |------------------------------------|-------------------------------------------------------|
 //! | a request comes, the queue is full | the longest line loses its oldest, which is refused   |
-//! | a request comes                    | it is the newest of its line; a new line is the first |
-//! | an upstream has room               | the newest of the first line that may go there; then that line is the last |
+//! | a request comes, nobody waits      | who has had a turn is forgotten                       |
+//! | a request comes                    | it is the newest of its line                          |
+//! | an upstream has room               | the newest of the first line that may go there; its client has had a turn |
 //! | a request leaves                   | its place is free; what it was given goes to the next |
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -25,6 +27,8 @@ use super::{InFlight, UpstreamId};
 use crate::lock::Lock;
 use crate::who;
 
+/// Turns that are remembered while others wait: a client that had an earlier one counts as new.
+const TURNS_REMEMBERED: usize = 4_096;
 /// The least time between two warnings that requests are refused.
 const WARNING_PAUSE: Duration = Duration::from_secs(60);
 
@@ -49,6 +53,13 @@ struct Lines {
     len: usize,
     /// How many have ever joined.
     joined: u64,
+    /// When clients had their last turn, counted in turns. Those of clients that wait are theirs
+    /// still.
+    had_turn: BTreeMap<u64, i64>,
+    /// The same in order, and turns that were not the last of their client.
+    remembered: VecDeque<(i64, u64)>,
+    /// How many turns there were.
+    turn: i64,
 }
 
 /// Those of one client that wait, the newest last.
@@ -224,8 +235,12 @@ impl Queue {
 }
 
 impl Lines {
-    /// The newest of its client's line; a new line is the first.
+    /// The newest of its client's line.
     fn push(&mut self, client: u64, tried: &[UpstreamId]) -> Arc<Ticket> {
+        if self.len == 0 {
+            self.had_turn.clear();
+            self.remembered.clear();
+        }
         self.joined += 1;
         let ticket = Arc::new(Ticket {
             client,
@@ -234,7 +249,9 @@ impl Lines {
             outcome: Lock::new(Outcome::Waiting(None)),
         });
         let line = self.by_client.entry(client).or_insert_with(|| {
-            let turn = self.turns.first_key_value().map_or(0, |(first, _)| first - 1);
+            // Turns that were had are counted from 1, so all that are new come before them.
+            let first = self.turns.first_key_value().map_or(0, |(first, _)| *first.min(&0));
+            let turn = self.had_turn.get(&client).copied().unwrap_or(first - 1);
             self.turns.insert(turn, client);
             Line { turn, tickets: VecDeque::new() }
         });
@@ -254,10 +271,19 @@ impl Lines {
         })
     }
 
-    /// The client has had its turn: it is the last now, if it has a line still.
+    /// The client has had its turn: all others come before it.
     fn end_turn(&mut self, client: u64) {
+        self.turn += 1;
+        let last = self.turn;
+        self.had_turn.insert(client, last);
+        self.remembered.push_back((last, client));
+        if self.remembered.len() > TURNS_REMEMBERED
+            && let Some((turn, client)) = self.remembered.pop_front()
+            && self.had_turn.get(&client) == Some(&turn)
+        {
+            self.had_turn.remove(&client);
+        }
         let Some(line) = self.by_client.get_mut(&client) else { return };
-        let last = self.turns.last_key_value().map_or(0, |(last, _)| last + 1);
         let (len, turn) = (line.tickets.len(), std::mem::replace(&mut line.turn, last));
         self.turns.remove(&turn);
         self.turns.insert(last, client);

@@ -67,6 +67,12 @@ fn chosen(waiting: &Waiting) -> Option<InFlight> {
     }
 }
 
+/// Whether it has room now, which it keeps.
+fn chosen_is(waiting: &Waiting, world: &mut World) -> bool {
+    world.served.extend(chosen(waiting));
+    !world.served.is_empty()
+}
+
 fn is_refused(waiting: &Option<Waiting>) -> bool {
     waiting.as_ref().is_some_and(|waiting| matches!(waiting.standing(), Standing::Refused))
 }
@@ -103,6 +109,32 @@ fn a_client_that_asks_for_much_does_not_keep_another_one_waiting() {
     let mut waiting: Vec<_> = (0..50).map(|_| world.ask(1)).collect();
     waiting.push(world.ask(2));
     assert_eq!(world.order(waiting)[0], 50);
+}
+
+/// Each asks again as soon as it was served, so its line is empty whenever it has had its turn.
+#[test]
+fn clients_that_ask_one_request_after_the_other_are_served_in_turn() {
+    for clients in [3, 4, 7] {
+        let mut world = World::new(1, 100);
+        let mut waiting: Vec<_> = (1..clients).map(|client| world.ask(client)).collect();
+        // Client 0 is the one that has room at first, and was not seen waiting for it.
+        let (mut order, mut asks) = (vec![0], 0);
+        waiting.insert(0, None);
+        for _ in 0..clients * 5 {
+            world.served.clear();
+            let next =
+                waiting.iter().position(|w| w.as_ref().is_some_and(|w| chosen_is(w, &mut world)));
+            let next = next.expect("somebody has room now");
+            waiting[asks] = world.ask(asks as u8);
+            (asks, waiting[next]) = (next, None);
+            order.push(next);
+        }
+        for round in order[clients as usize..].chunks_exact(clients as usize) {
+            let mut round = round.to_vec();
+            round.sort_unstable();
+            assert_eq!(round, (0..clients as usize).collect::<Vec<_>>(), "of {order:?}");
+        }
+    }
 }
 
 #[test]

@@ -51,6 +51,9 @@ pub fn scenario(seed: u64) -> Scenario {
         let first = clients.len() + 1;
         clients.extend((first..first + more).map(|id| client(id, mood, span, &mut draws)));
         crowd(&mut clients, &mut draws);
+        if mood == Mood::Wild && draws.percent(25) {
+            resend(&mut clients, &mut draws);
+        }
     }
     if draws.percent(30) {
         knobs.eject_after = Some(1 + draws.below(3) as u32);
@@ -122,6 +125,21 @@ fn crowd(clients: &mut [ClientPlan], draws: &mut Draws) {
         }
         for answer in client.requests.iter_mut().flat_map(|request| &mut request.answers) {
             answer.thinks += draws.below(slow) as Ms;
+        }
+    }
+}
+
+/// Some send much, to upstreams that break off in the middle of it: what is sent again waits, and
+/// grows.
+fn resend(clients: &mut [ClientPlan], draws: &mut Draws) {
+    for request in clients.iter_mut().flat_map(|client| &mut client.requests) {
+        if draws.percent(20) {
+            (request.method, request.size) = ("PUT", 60_000 + draws.below(100_000));
+            let framings = [Framing::Length, Framing::Chunked];
+            request.framing =
+                if request.is_old { Framing::Length } else { draws.one_of(&framings) };
+            let (after, resets) = (1 + draws.below(1_000), draws.percent(50));
+            request.answers[0].mishap = Some(UpstreamMishap::Breaks { after, resets });
         }
     }
 }

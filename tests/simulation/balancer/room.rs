@@ -140,6 +140,9 @@ impl Room {
         net.counts.one("waits for room");
         let exchange = self.exchanges.entry(client).or_default();
         exchange.stand = Stand::Waits { since: net.now };
+        if !exchange.asked.is_empty() {
+            net.counts.one("waits to be sent again");
+        }
         self.turns.joins(client, self.addresses[client], exchange.asked.clone(), net);
     }
 

@@ -1,8 +1,8 @@
 //! Whose turn it is among those that wait for room: a second reading of the table at the top of
 //! `src/upstream/queue.rs`, as plain lists.
 //!
-//! Clients take turns, whatever each of them asks for; a client that was not waiting comes first. Of
-//! one client the newest request goes first. If too many wait, a longest line loses its oldest. What
+//! Clients take turns, whatever each of them asks for; one that has had none while others waited comes
+//! first, of several the one that came last. Of one client the newest request goes first. If too many wait, a longest line loses its oldest. What
 //! has become of one that was woken shows only in its own turn, so what happens is written down and
 //! judged as soon as it is known. Not here: whether there is room (`room.rs`).
 
@@ -38,6 +38,8 @@ struct Waiter {
 #[derive(Clone, Debug)]
 struct Line {
     address: u8,
+    /// When it had its last turn; 0 if it had none.
+    had_turn: usize,
     waiters: Vec<Waiter>,
 }
 
@@ -45,13 +47,21 @@ pub struct Turns {
     most: usize,
     events: VecDeque<Event>,
     lines: VecDeque<Line>,
+    /// The addresses that have had a turn since somebody began to wait, the last one at the end.
+    turns: Vec<u8>,
     /// Something is not known, so nothing is judged until nobody waits.
     is_lost: bool,
 }
 
 impl Turns {
     pub fn new(most: usize) -> Turns {
-        Turns { most, events: VecDeque::new(), lines: VecDeque::new(), is_lost: false }
+        Turns {
+            most,
+            events: VecDeque::new(),
+            lines: VecDeque::new(),
+            turns: Vec::new(),
+            is_lost: false,
+        }
     }
 
     pub fn joins(&mut self, client: usize, address: u8, tried: Vec<usize>, net: &mut Net) {
@@ -104,9 +114,29 @@ impl Turns {
     }
 
     fn join(&mut self, waiter: Waiter, address: u8) {
-        match self.lines.iter_mut().find(|line| line.address == address) {
-            Some(line) => line.waiters.push(waiter),
-            None => self.lines.push_front(Line { address, waiters: vec![waiter] }),
+        if self.lines.is_empty() {
+            self.turns.clear();
+        }
+        if let Some(line) = self.lines.iter_mut().find(|line| line.address == address) {
+            return line.waiters.push(waiter);
+        }
+        let had_turn = self.had_turn(address);
+        let before = |line: &Line| had_turn > 0 && line.had_turn < had_turn;
+        let at = self.lines.iter().take_while(|line| before(line)).count();
+        self.lines.insert(at, Line { address, had_turn, waiters: vec![waiter] });
+    }
+
+    fn had_turn(&self, address: u8) -> usize {
+        self.turns.iter().rposition(|of| *of == address).map_or(0, |at| at + 1)
+    }
+
+    /// All others come before it now.
+    fn has_turn(&mut self, address: u8) {
+        self.turns.push(address);
+        if let Some(at) = self.lines.iter().position(|line| line.address == address)
+            && let Some(line) = self.lines.remove(at)
+        {
+            self.lines.push_back(Line { had_turn: self.turns.len(), ..line });
         }
     }
 
@@ -118,10 +148,8 @@ impl Turns {
     }
 
     fn pass(&mut self, address: u8, may_be_trial: bool) {
-        let Some(at) = self.lines.iter().position(|line| line.address == address) else { return };
         self.is_lost |= may_be_trial;
-        let line = self.lines.remove(at);
-        self.lines.extend(line);
+        self.has_turn(address);
     }
 
     fn woken(&mut self, client: usize, outcome: Outcome, net: &mut Net) {
@@ -132,15 +160,12 @@ impl Turns {
                 Outcome::Unknown => self.is_lost = true,
             }
         }
-        let at = self
-            .lines
-            .iter()
-            .position(|line| line.waiters.iter().any(|waiter| waiter.client == client));
-        if let (Some(at), Outcome::Goes(_)) = (at, outcome) {
-            let line = self.lines.remove(at);
-            self.lines.extend(line);
-        }
+        let is_its = |line: &&Line| line.waiters.iter().any(|waiter| waiter.client == client);
+        let address = self.lines.iter().find(is_its).map(|line| line.address);
         self.remove(client);
+        if let (Some(address), Outcome::Goes(_)) = (address, outcome) {
+            self.has_turn(address);
+        }
     }
 
     /// A client that asks for fifty times its share waits for itself; and the newest request is the
