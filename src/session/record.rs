@@ -17,7 +17,7 @@ pub struct Record {
     pub status: u16,
     /// Why we answered ourselves, or gave up; empty if an upstream's answer went through.
     pub why: &'static str,
-    /// Who answered, or was asked last; `None` if nobody was, or all that were asked have failed.
+    /// Who answered, or was asked last; `None` if nobody was, or it waits for another one.
     pub upstream: Option<Arc<Upstream>>,
     /// Connections that were asked for.
     pub attempts: usize,

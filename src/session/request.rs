@@ -17,7 +17,7 @@ use crate::http1::{BadBody, Framing, Method, Reject, Request, Version};
 use crate::limit::WINDOW;
 use crate::upstream::health::Seen;
 use crate::upstream::queue::Standing;
-use crate::upstream::{InFlight, NoChoice, TRIAL_INTERVAL};
+use crate::upstream::{Chosen, InFlight, NoChoice, TRIAL_INTERVAL};
 use crate::who;
 
 /// Seconds after which a request that met our own shortage may be tried again.
@@ -333,9 +333,7 @@ impl Session {
             exchange.tried.pop();
             return false;
         };
-        exchange.attempts += 1;
-        let pooled = choice.upstream().may_reuse(now);
-        self.attempt(choice, pooled, now);
+        self.go_on_with(choice, now);
         true
     }
 
@@ -388,7 +386,8 @@ impl Session {
             idempotent: exchange.request.method.is_idempotent(),
             response_began: exchange.response_began,
             answered: exchange.response.is_some(),
-            attempts_left: exchange.attempts < self.state.config.retry.attempts,
+            attempts_left: exchange.attempts < self.state.config.retry.attempts
+                && exchange.tried.len() + 1 < self.state.upstreams.all().len(),
         };
         let verdict = decide(&attempt, failure, &self.state.budget, now);
         if matches!(verdict, Verdict::RetrySame | Verdict::RetryOther) {
@@ -416,17 +415,23 @@ impl Session {
     }
 
     /// A fresh connection was lost. One exchange counts it once: its request may be what breaks
-    /// upstreams, and must not go round and eject them all.
+    /// upstreams, and must not go round and eject them all. One that is ejected has failed its trial
+    /// in any case.
     fn loss(&mut self, now: Instant) {
-        let counted = self.exchange.as_mut().map(|e| std::mem::replace(&mut e.loss_counted, true));
-        if counted == Some(false) {
+        let Some(exchange) = &mut self.exchange else { return };
+        let was_counted = std::mem::replace(&mut exchange.loss_counted, true);
+        let is_trial = exchange.choice.as_ref().is_some_and(|c| c.chosen() == Chosen::Trial);
+        if !was_counted || is_trial {
             self.observe(Seen::Broken, now);
         }
     }
 
-    /// The upstream has neither read all of the request nor answered it in time.
+    /// The upstream has neither read all of the request nor answered it in time. It is not its fault
+    /// if it was the client that did not go on.
     pub(super) fn too_late(&self, now: Instant) {
-        if self.state.config.health.eject_after.is_some() {
+        let is_held_up = self.exchange.as_ref().is_none_or(|exchange| exchange.awaits_continue)
+            || !self.client.is_flushed();
+        if self.state.config.health.eject_after.is_some() && !is_held_up {
             self.observe(Seen::TooLate, now);
         }
     }

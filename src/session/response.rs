@@ -11,7 +11,6 @@ use crate::http1::body::{Decoder, Encoder, Flow, Transfer};
 use crate::http1::head::{self, HeadLimits, ResponseHead, Search};
 use crate::http1::rewrite::{self, ResponseRules};
 use crate::http1::{BadBody, BadResponse, Framing, Version};
-use crate::upstream::health::Seen;
 
 /// Whether a status tells of a fault of the server's own, and not of a request that it cannot or will
 /// not serve.
@@ -154,7 +153,7 @@ impl Session {
         exchange.persists = rules.persists;
         exchange.sent_to_client = 0;
         let served = exchange.choice.as_ref().map(|choice| match response.status {
-            status if counts_errors && is_own_fault(status) => Seen::ServerError(status),
+            status if counts_errors && is_own_fault(status) => choice.failed(status),
             _ => choice.served(),
         });
         self.upstream.output.let_go();

@@ -22,7 +22,7 @@ pub struct Attempt {
     pub response_began: bool,
     /// A byte of a final response has reached the client, or may have.
     pub answered: bool,
-    /// One more upstream is within the limit of an exchange.
+    /// There is an upstream that it has not been at, and one more is within the limit of an exchange.
     pub attempts_left: bool,
 }
 

@@ -23,8 +23,6 @@ pub(super) struct Condition {
     pub health: Health,
     /// When a real request may try it; only while it is ejected and no probe can restore it.
     pub trial_at: Option<Instant>,
-    /// How often it was ejected or restored: a trial counts for the ejection it was sent in.
-    pub turns: u32,
     /// A trial is out, and no other one is sent before then.
     pub trial_out_until: Option<Instant>,
     /// How often in a row it has failed requests again soon after it was tried or restored.

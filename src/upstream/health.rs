@@ -20,6 +20,8 @@ pub enum Seen {
     TrialServed,
     /// A real request got a response head with this status, which tells of the upstream's own fault.
     ServerError(u16),
+    /// The same of one that was sent to an ejected upstream to try it.
+    TrialFailed(u16),
     /// A real request got no response head in time.
     TooLate,
     /// A probe got this failing status.
@@ -111,13 +113,14 @@ impl Health {
     /// | `Served`       | forget losses and errors                | –                        |
     /// | `TrialServed`  | forget losses and errors                | restores at once; one that fails requests, `GOOD_TRIALS` in a row |
     /// | `ServerError`, `TooLate` | `eject_after` in a row eject: it fails requests | forget earlier good ones |
+    /// | `TrialFailed`  | as `ServerError`                        | forget earlier good ones; restores at once unless it fails requests: it is there |
     /// | `BadStatus`, `ProbeUnanswered` | `fall` bad ones, of any kind, eject | forget earlier good ones |
     /// | `Broken`       | `fall` bad ones, of any kind, eject     | forget earlier good ones |
     /// | `NoConnection`, `ConnectTimedOut` | ejects at once       | forget earlier good ones |
     ///
     /// `NoConnection` ejects whatever `fall` says: the next request would meet the same closed
     /// door. `TrialServed` restores whatever `rise` says: without probes nobody else would look
-    /// again soon. `Served` says nothing about probes: an upstream that answers requests with 500
+    /// again soon; so does `TrialFailed`, then. `Served` says nothing about probes: an upstream that answers requests with 500
     /// serves them, unless the operator has decided that it does not (`eject_after`). `Broken`,
     /// `ServerError` and `TooLate` eject only if that `may` be: perhaps it is the requests' fault, and
     /// then all would be ejected one after the other.
@@ -131,14 +134,16 @@ impl Health {
                 (self.losses, self.errors) = (0, 0);
                 self.good_trials += u32::from(!self.is_up() && seen == Seen::TrialServed);
             }
-            Seen::ServerError(_) | Seen::TooLate => self.errors = self.errors.saturating_add(1),
+            Seen::ServerError(_) | Seen::TrialFailed(_) | Seen::TooLate => {
+                self.errors = self.errors.saturating_add(1);
+            }
             Seen::BadStatus(_) | Seen::ProbeUnanswered => {
                 self.bad_probes = self.bad_probes.saturating_add(1);
             }
             Seen::Broken => self.losses = self.losses.saturating_add(1),
             Seen::NoConnection | Seen::ConnectTimedOut => (),
         }
-        if !matches!(seen, Seen::ProbePassed | Seen::Served | Seen::TrialServed) {
+        if !seen.is_good() {
             (self.good_probes, self.good_trials) = (0, 0);
         }
         let Some(fault) = self.ejected else {
@@ -151,7 +156,10 @@ impl Health {
             return Some(Change::Ejected(seen));
         };
         let is_well = match fault {
-            Fault::Unreachable => seen == Seen::TrialServed || self.good_probes >= rules.rise,
+            Fault::Unreachable => {
+                let is_there = matches!(seen, Seen::TrialServed | Seen::TrialFailed(_));
+                is_there || self.good_probes >= rules.rise
+            }
             Fault::Failing => self.good_trials >= GOOD_TRIALS,
         };
         is_well.then(|| {
@@ -171,9 +179,15 @@ impl Health {
 }
 
 impl Seen {
+    /// Whether it tells of no fault.
+    pub fn is_good(self) -> bool {
+        matches!(self, Seen::ProbePassed | Seen::Served | Seen::TrialServed)
+    }
+
     /// Whether it is a request that something went wrong with, perhaps by its own fault.
     pub fn is_of_a_request(self) -> bool {
-        matches!(self, Seen::Broken | Seen::ServerError(_) | Seen::TooLate)
+        let is_error = matches!(self, Seen::ServerError(_) | Seen::TrialFailed(_) | Seen::TooLate);
+        is_error || self == Seen::Broken
     }
 }
 
@@ -182,10 +196,11 @@ impl fmt::Display for Seen {
         match self {
             Seen::ProbePassed => write!(f, "a probe passed"),
             Seen::Served => write!(f, "it answered a request"),
-            Seen::TrialServed => write!(f, "it answered what was sent to try it"),
+            Seen::TrialServed => write!(f, "it answered when it was tried"),
             Seen::ServerError(status) => {
                 write!(f, "it fails one request after the other, the last one with {status}")
             }
+            Seen::TrialFailed(status) => write!(f, "it answered {status} when it was tried"),
             Seen::TooLate => write!(f, "it does not answer requests in time"),
             Seen::BadStatus(status) => write!(f, "a probe got status {status}"),
             Seen::ProbeUnanswered => write!(f, "a probe got no HTTP answer in time"),
@@ -204,7 +219,7 @@ mod tests {
 
     /// Each row: what is seen, one letter an observation (p = probe passed, s = served, t = trial
     /// served, 5 = a probe got 500, b = broken, x = no connection, E = a request got 500, l = it was
-    /// answered too late), and the state after each (U = up, e = ejected).
+    /// answered too late, F = a trial got 500), and the state after each (U = up, e = ejected).
     #[test]
     fn states_follow_observations() {
         for (seen, states) in [
@@ -226,6 +241,8 @@ mod tests {
             ("EEEEsss", "UUUeeee"),   // nor do late answers
             ("EEEEttt", "UUUeeeU"),   // requests that try it do
             ("EEEEttEttt", "UUUeeeeeeU"),
+            ("xF", "eU"), // it is there
+            ("EEEEttFttt", "UUUeeeeeeU"),
             ("EEbb", "UUUU"), // each kind has its own count
         ] {
             let mut health = Health::default();
@@ -279,6 +296,7 @@ mod tests {
             'b' => Seen::Broken,
             'E' => Seen::ServerError(500),
             'l' => Seen::TooLate,
+            'F' => Seen::TrialFailed(500),
             '5' => Seen::BadStatus(500),
             _ => Seen::NoConnection,
         }

@@ -51,7 +51,7 @@ pub struct Upstreams {
     /// What bounds each of them.
     bound: Option<Bound>,
     /// How many are on the live list; spares the lock.
-    live_count: Arc<AtomicUsize>,
+    live_count: AtomicUsize,
     /// No trial is due before, or none at all; spares most requests the look at all upstreams.
     next_trial: Lock<Option<Instant>>,
     failed_open: Arc<AtomicU64>,
@@ -66,12 +66,10 @@ impl Upstreams {
         let fail_open = config.retry.fail_open;
         let failing_open = if trials { Chosen::Trial } else { Chosen::FailOpen };
         let failed_open = Arc::new(AtomicU64::new(0));
-        let live_count = Arc::new(AtomicUsize::new(config.upstreams.len()));
         let bound = config.limits.in_flight.map(|most| Bound {
             most,
-            queue: Arc::new(Queue::new(config.limits.queue)),
+            queue: Arc::new(Queue::new(config.limits.queue, config.upstreams.len())),
             when_none_live: fail_open.then_some(failing_open),
-            live: live_count.clone(),
             failed_open: failed_open.clone(),
         });
         let all: Arc<[Arc<Upstream>]> = config
@@ -96,7 +94,7 @@ impl Upstreams {
             trials,
             fail_open,
             bound,
-            live_count,
+            live_count: AtomicUsize::new(config.upstreams.len()),
             next_trial: Lock::default(),
             failed_open,
             turning: Lock::default(),
@@ -125,17 +123,12 @@ impl Upstreams {
             return Ok(trial);
         }
         let live = self.live();
-        let chosen = self.choose(&live, tried, Chosen::Live, true);
+        let chosen = self.choose(&live, tried, Chosen::Live);
         if chosen.as_ref().err() != Some(&NoChoice::Nobody) || !self.fail_open {
             return chosen;
         }
         let reason = if self.trials { Chosen::Trial } else { Chosen::FailOpen };
-        let chosen = self.choose(&self.all, tried, reason, live.is_empty());
-        if chosen.is_err() && !live.is_empty() {
-            // Room at those that are live is not for it, and none is kept at the others.
-            return Err(NoChoice::Nobody);
-        }
-        let chosen = chosen?;
+        let chosen = self.choose(&self.all, tried, reason)?;
         self.failed_open.fetch_add(1, Ordering::Relaxed);
         Ok(chosen)
     }
@@ -145,13 +138,12 @@ impl Upstreams {
         among: &[Arc<Upstream>],
         tried: &[UpstreamId],
         chosen: Chosen,
-        in_turn: bool,
     ) -> Result<InFlight, NoChoice> {
         let among = Candidates::new(among, tried);
         if among.is_empty() {
             return Err(NoChoice::Nobody);
         }
-        if in_turn && self.bound.as_ref().is_some_and(|bound| bound.queue.len() > 0) {
+        if self.bound.as_ref().is_some_and(|bound| bound.queue.len() > 0) {
             return Err(NoChoice::Full);
         }
         let first = self.balance.pick(&among, !tried.is_empty());
@@ -201,11 +193,11 @@ impl Upstreams {
                 // One at a time; it says sooner what came of it, or never.
                 let is_free = condition.trial_out_until.is_none_or(|until| until <= now);
                 due = is_free.then(|| upstream.begin(Chosen::Trial)).flatten();
-                let pause = if due.is_some() { TRIAL_INTERVAL } else { TRICKLE };
+                let pause = if due.is_some() { condition.pause() } else { TRICKLE };
                 condition.trial_at = Some(now + pause);
                 if let Some(choice) = &mut due {
-                    condition.trial_out_until = Some(now + TRIAL_PATIENCE);
-                    choice.trial = Some(condition.turns);
+                    choice.trial_until = Some(now + TRIAL_PATIENCE);
+                    condition.trial_out_until = choice.trial_until;
                 }
             }
             next = condition.trial_at.map_or(next, |at| earlier(next, at));
@@ -222,10 +214,11 @@ impl Upstreams {
         }
         log::trace!("upstream {} seen: {seen:?}", upstream.name());
         // Of several that are seen at once, each is to know how many are left.
-        let turning = seen.is_of_a_request().then(|| self.turning.lock());
+        let turning = (!seen.is_good()).then(|| self.turning.lock());
         let stays = match seen {
             Seen::Broken if self.ejected() + 1 >= self.all.len() => Some("it is the last one live"),
-            Seen::ServerError(_) | Seen::TooLate if self.is_half_ejected() => {
+            Seen::Broken => None,
+            _ if seen.is_of_a_request() && self.is_half_ejected() => {
                 Some("no more than half of all are ejected for that")
             }
             _ => None,
@@ -234,9 +227,8 @@ impl Upstreams {
             let mut condition = upstream.condition.lock();
             let change = condition.health.observe(seen, &self.rules, stays.is_none());
             upstream.is_doubted.store(condition.health.is_doubted(), Ordering::Relaxed);
-            upstream.is_up.store(condition.health.is_up(), Ordering::Release);
             if matches!(change, Some(Change::Ejected(_) | Change::Restored(_))) {
-                condition.turns = condition.turns.wrapping_add(1);
+                upstream.turn();
                 condition.trial_out_until = None;
             }
             match change {
@@ -278,12 +270,15 @@ impl Upstreams {
 
     /// Takes into account what was seen of an upstream that was chosen for a request.
     pub fn observe_choice(&self, choice: &InFlight, seen: Seen, now: Instant) {
-        self.observe(choice.upstream.id(), seen, now);
-        // One that was served may still be broken off.
-        let is_good = matches!(seen, Seen::Served | Seen::TrialServed);
-        if is_good || !choice.end_trial() || choice.upstream.is_up() {
+        if choice.is_of_before() {
             return;
         }
+        self.observe(choice.upstream.id(), seen, now);
+        // One that was served may still be broken off.
+        if seen.is_good() || choice.trial_until.is_none() || choice.upstream.is_up() {
+            return;
+        }
+        choice.end_trial();
         let trial_at = {
             let mut condition = choice.upstream.condition.lock();
             condition.put_off(now);
@@ -322,6 +317,9 @@ impl Upstreams {
         let mut live = self.live.lock();
         *live = self.all.iter().filter(|upstream| upstream.is_up()).cloned().collect();
         self.live_count.store(live.len(), Ordering::SeqCst);
+        if let Some(bound) = &self.bound {
+            bound.queue.set_live(live.iter().map(|upstream| upstream.id()));
+        }
         live.len()
     }
 }

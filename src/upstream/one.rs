@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::condition::Condition;
@@ -35,7 +35,8 @@ pub struct Upstream {
     first_address: AtomicUsize,
     in_flight: AtomicUsize,
     bound: Option<Bound>,
-    pub(super) is_up: AtomicBool,
+    /// How often it was ejected or restored; odd while it is ejected.
+    turns: AtomicU32,
     /// Whether a `Served` could change anything; spares the lock on every good answer.
     pub(super) is_doubted: AtomicBool,
     /// Whether its connections may not be used again for a while; spares the lock when they may.
@@ -49,9 +50,8 @@ pub(super) struct Bound {
     pub most: usize,
     /// Those that wait for room, at any upstream.
     pub queue: Arc<Queue>,
-    /// How ejected ones are chosen when nobody is live; `None`: they are not.
+    /// How ejected ones are chosen for those that nobody is live for; `None`: they are not.
     pub when_none_live: Option<Chosen>,
-    pub live: Arc<AtomicUsize>,
     pub failed_open: Arc<AtomicU64>,
 }
 
@@ -70,7 +70,7 @@ impl Upstream {
             first_address: AtomicUsize::new(0),
             in_flight: AtomicUsize::new(0),
             bound,
-            is_up: AtomicBool::new(true),
+            turns: AtomicU32::new(0),
             is_doubted: AtomicBool::new(false),
             is_distrusted: AtomicBool::new(false),
             condition: Lock::default(),
@@ -99,7 +99,12 @@ impl Upstream {
 
     /// Whether it is on the live list.
     pub fn is_up(&self) -> bool {
-        self.is_up.load(Ordering::Acquire)
+        self.turns.load(Ordering::Acquire).is_multiple_of(2)
+    }
+
+    /// It is ejected or restored.
+    pub(super) fn turn(&self) {
+        self.turns.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Whether a connection to it may serve a second exchange.
@@ -171,30 +176,23 @@ impl Upstream {
         } else {
             self.in_flight.fetch_add(1, order);
         }
-        Some(InFlight { upstream: self.clone(), chosen, trial: None })
+        let turns = self.turns.load(Ordering::Acquire);
+        Some(InFlight { upstream: self.clone(), chosen, turns, trial_until: None })
     }
 
     /// Gives the room that it has to those that wait for it.
     pub(super) fn serve_queue(self: &Arc<Self>) {
         let Some(bound) = &self.bound else { return };
-        let Bound { most, queue, live, when_none_live, failed_open } = bound;
         // Whoever frees room looks again, so none is overlooked here.
-        if queue.len() == 0 || self.in_flight.load(Ordering::SeqCst) >= *most {
+        if bound.queue.len() == 0 || self.in_flight.load(Ordering::SeqCst) >= bound.most {
             return;
         }
-        let is_anybody_live = live.load(Ordering::SeqCst) > 0;
-        let chosen = match (self.is_up(), is_anybody_live) {
-            (true, _) => Some(Chosen::Live),
-            (false, true) => None,
-            (false, false) => *when_none_live,
-        };
-        if let Some(chosen) = chosen {
-            queue.hand_over(self.id, || {
-                let choice = self.begin(chosen)?;
-                failed_open.fetch_add(u64::from(chosen != Chosen::Live), Ordering::Relaxed);
-                Some(choice)
-            });
-        }
+        bound.queue.hand_over(self.id, |is_live| {
+            let chosen = if is_live { Chosen::Live } else { bound.when_none_live? };
+            let choice = self.begin(chosen)?;
+            bound.failed_open.fetch_add(u64::from(!is_live), Ordering::Relaxed);
+            Some(choice)
+        });
     }
 }
 
@@ -202,8 +200,10 @@ impl Upstream {
 pub struct InFlight {
     pub(super) upstream: Arc<Upstream>,
     pub(super) chosen: Chosen,
-    /// Which ejection it was sent in, if it was sent to try an ejected upstream.
-    pub(super) trial: Option<u32>,
+    /// `Upstream::turns` when it was chosen.
+    turns: u32,
+    /// How long no other one is sent to try the upstream, if this one is.
+    pub(super) trial_until: Option<Instant>,
 }
 
 /// Why an upstream was chosen.
@@ -228,20 +228,28 @@ impl InFlight {
         self.chosen
     }
 
-    /// If it is a trial of the present ejection, it is no longer out. Returns whether it is one.
-    pub(super) fn end_trial(&self) -> bool {
-        if self.trial.is_none() {
-            return false;
+    /// Whether the upstream was ejected or restored since: what is seen of it says nothing about
+    /// now.
+    pub(super) fn is_of_before(&self) -> bool {
+        self.turns != self.upstream.turns.load(Ordering::Acquire)
+    }
+
+    /// If it is the trial that is out, none is any more.
+    pub(super) fn end_trial(&self) {
+        if let Some(until) = self.trial_until {
+            self.upstream.condition.lock().trial_out_until.take_if(|out| *out == until);
         }
-        let mut condition = self.upstream.condition.lock();
-        let is_its = self.trial == Some(condition.turns);
-        condition.trial_out_until.take_if(|_| is_its);
-        is_its
     }
 
     /// What a response head from it means for its health.
     pub fn served(&self) -> Seen {
         if self.chosen == Chosen::Trial { Seen::TrialServed } else { Seen::Served }
+    }
+
+    /// What one means that tells of a fault of the upstream's own.
+    pub fn failed(&self, status: u16) -> Seen {
+        let is_trial = self.chosen == Chosen::Trial;
+        if is_trial { Seen::TrialFailed(status) } else { Seen::ServerError(status) }
     }
 }
 

@@ -14,6 +14,7 @@
 //! | a request comes, nobody waits      | who has had a turn is forgotten                       |
 //! | a request comes                    | it is the newest of its line                          |
 //! | an upstream has room               | the newest of the first line that may go there; its client has had a turn |
+//! | an ejected one has room            | the same of those that have been at all that are live |
 //! | a request leaves                   | its place is free; what it was given goes to the next |
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -51,6 +52,8 @@ struct Lines {
     /// Each line's length, and its turn.
     lengths: BTreeSet<(usize, i64)>,
     len: usize,
+    /// The upstreams that may be chosen for all.
+    live: BTreeSet<UpstreamId>,
     /// How many have ever joined.
     joined: u64,
     /// When clients had their last turn, counted in turns. Those of clients that wait are theirs
@@ -164,9 +167,11 @@ impl Ticket {
 }
 
 impl Queue {
-    pub fn new(most: usize) -> Self {
-        let (waiting, lines) = (AtomicUsize::new(0), Lock::default());
-        Queue { most, waiting, lines, warned_at: Lock::default() }
+    /// Room for `most` that wait for upstreams, all of which are live.
+    pub fn new(most: usize, upstreams: usize) -> Self {
+        let live = (0..upstreams).map(UpstreamId).collect();
+        let lines = Lock::new(Lines { live, ..Lines::default() });
+        Queue { most, waiting: AtomicUsize::new(0), lines, warned_at: Lock::default() }
     }
 
     /// How many wait.
@@ -195,13 +200,18 @@ impl Queue {
         Some(Waiting { queue: self.clone(), ticket })
     }
 
-    /// There may be room at upstream `id`: as long as `begin` finds some, it goes to those that
-    /// wait.
-    pub fn hand_over(&self, id: UpstreamId, mut begin: impl FnMut() -> Option<InFlight>) {
+    /// Those that may be chosen for all now.
+    pub fn set_live(&self, live: impl Iterator<Item = UpstreamId>) {
+        self.lines.lock().live = live.collect();
+    }
+
+    /// There may be room at upstream `id`: as long as `begin`, which is told whether it is live,
+    /// finds some, it goes to those that wait.
+    pub fn hand_over(&self, id: UpstreamId, mut begin: impl FnMut(bool) -> Option<InFlight>) {
         while self.len() > 0 {
             let mut lines = self.lines.lock();
             let Some((client, place)) = lines.next_for(id) else { return };
-            let Some(choice) = begin() else { return };
+            let Some(choice) = begin(lines.live.contains(&id)) else { return };
             let next = lines.take(client, place);
             lines.end_turn(client);
             self.waiting.store(lines.len, Ordering::SeqCst);
@@ -264,10 +274,13 @@ impl Lines {
 
     /// Whose turn it is to go to an upstream, and where in the client's line.
     fn next_for(&self, id: UpstreamId) -> Option<(u64, usize)> {
+        let is_live = self.live.contains(&id);
+        let has_no_live = |ticket: &Ticket| self.live.iter().all(|id| ticket.tried.contains(id));
+        let may_go =
+            |ticket: &Ticket| !ticket.tried.contains(&id) && (is_live || has_no_live(ticket));
         self.turns.values().find_map(|client| {
             let tickets = &self.by_client.get(client)?.tickets;
-            let place = tickets.iter().rposition(|ticket| !ticket.tried.contains(&id))?;
-            Some((*client, place))
+            Some((*client, tickets.iter().rposition(|ticket| may_go(ticket))?))
         })
     }
 

@@ -1,7 +1,7 @@
 use super::*;
 use crate::config::Config;
 use crate::upstream::health::Seen;
-use crate::upstream::{NoChoice, Upstreams};
+use crate::upstream::{Chosen, NoChoice, Upstreams};
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicUsize;
 use std::task::Wake;
@@ -207,6 +207,20 @@ fn room_wakes_whoever_gets_it_and_a_refusal_whoever_is_refused() {
         waiting[place].ticket().wake_by(Waker::from(bells[place].clone()));
         assert_eq!(rung()[place], 2);
     }
+}
+
+/// There is nobody else for it, and it waits like the others.
+#[test]
+fn one_that_has_been_at_all_that_are_live_gets_the_room_of_ejected_ones() {
+    let mut world = World::new(3, 100);
+    let ids: Vec<_> = world.served.iter().map(|choice| choice.upstream().id()).collect();
+    let waiting = [world.ask(1), world.ask_without(2, &ids[..1]), world.ask_without(3, &ids[..2])];
+    world.upstreams.observe(ids[2], Seen::NoConnection, world.now);
+    world.served.pop();
+    let served = |waiting: &Option<Waiting>| waiting.as_ref().and_then(chosen).map(|c| c.chosen());
+    let expected = [None, None, Some(Chosen::FailOpen)];
+    assert_eq!(waiting.each_ref().map(served), expected, "the others have live ones to wait for");
+    assert_eq!(world.upstreams.failed_open(), 1);
 }
 
 #[test]

@@ -191,3 +191,72 @@ fn an_exchange_counts_until_its_choice_is_dropped() {
     drop(one);
     assert_eq!(upstreams.all()[0].in_flight(), 0);
 }
+
+/// Requests that were under way when their upstream was ejected say nothing of what it does since.
+#[test]
+fn what_is_seen_of_a_request_counts_only_for_the_state_it_was_sent_in() {
+    let start = Instant::now();
+    let after = |seconds| start + Duration::from_secs(seconds);
+    let upstreams = upstreams(2, |config| {
+        (config.health.eject_after, config.health.interval) = (Some(1), None);
+    });
+    let slow: Vec<_> =
+        (0..20).filter_map(|_| upstreams.pick(&[UpstreamId(1)], start).ok()).collect();
+    upstreams.observe(UpstreamId(0), Seen::TooLate, start);
+    for second in [10, 11, 12] {
+        let trial = upstreams.pick(&[], after(second)).unwrap();
+        assert_eq!(trial.chosen(), Chosen::Trial, "after {second} s");
+        upstreams.observe_choice(&trial, trial.served(), after(second));
+        upstreams.observe_choice(&slow[0], Seen::TooLate, after(second));
+    }
+    assert_eq!(picks(&upstreams, &[], after(12)), [0, 1], "the three good ones were in a row");
+    upstreams.observe_choice(&slow[0], Seen::TooLate, after(13));
+    assert_eq!(picks(&upstreams, &[], after(13)), [0, 1], "and it is live again since");
+}
+
+/// Sends a trial after `seconds`, which is served.
+fn served_trial(upstreams: &Upstreams, now: Instant) -> InFlight {
+    let trial = upstreams.pick(&[], now).unwrap();
+    assert_eq!(trial.chosen(), Chosen::Trial);
+    upstreams.observe_choice(&trial, trial.served(), now);
+    trial
+}
+
+#[test]
+fn a_trial_that_is_over_late_makes_no_room_for_one_beside_the_next() {
+    let start = Instant::now();
+    let after = |seconds| start + Duration::from_secs(seconds);
+    let upstreams = upstreams(2, |config| config.health.eject_after = Some(1));
+    upstreams.observe(UpstreamId(0), Seen::TooLate, start);
+    let first = served_trial(&upstreams, after(10));
+    let second = upstreams.pick(&[], after(11)).unwrap();
+    assert_eq!(second.chosen(), Chosen::Trial);
+    drop(first);
+    for seconds in 12..71 {
+        assert_eq!(picks(&upstreams, &[], after(seconds)), [1], "after {seconds} s");
+    }
+    drop(second);
+    assert_eq!(picks(&upstreams, &[], after(72)), [0, 1]);
+}
+
+/// A client that gives up does not say what its upstream would have done.
+#[test]
+fn trials_that_say_nothing_come_no_sooner_than_those_that_fail() {
+    let start = Instant::now();
+    let upstreams = upstreams(2, |config| config.health.eject_after = Some(1));
+    upstreams.observe(UpstreamId(0), Seen::TooLate, start);
+    let mut now = start;
+    let mut at = Vec::new();
+    for second in 0..120 {
+        now = start + Duration::from_secs(second);
+        let choice = upstreams.pick(&[], now).unwrap();
+        if choice.chosen() == Chosen::Trial {
+            at.push(second);
+            if at.len() < 3 {
+                upstreams.observe_choice(&choice, choice.failed(500), now);
+            }
+        }
+    }
+    assert_eq!(at, [10, 30, 70, 110], "the last two were given up after a second");
+    assert_eq!(picks(&upstreams, &[], now), [1]);
+}

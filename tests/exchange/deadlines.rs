@@ -3,7 +3,9 @@
 use crate::script::Source;
 use balancebeam::session::Side;
 
-use crate::script::{ABORTED, FINISHED, GET, OK, forwarded, get, script, script_with};
+use crate::script::{
+    ABORTED, FINISHED, GET, GONE, OK, Script, forwarded, get, script, script_with,
+};
 
 const POST_5: &str = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n";
 
@@ -130,6 +132,60 @@ fn while_a_client_waits_for_100_only_the_response_deadline_runs() {
         .client_sees_last_answer(504)
         .reported(504, FINISHED)
         .lingers_then_closes()
+        .replay();
+}
+
+/// With `--eject-after 1`.
+fn watchful() -> Script {
+    script_with(2, |config| config.health.eject_after = Some(1))
+}
+
+#[test]
+fn an_upstream_that_is_late_is_at_fault_but_not_for_what_the_client_keeps_from_it() {
+    watchful()
+        .client_sends(GET)
+        .goes_upstream(get())
+        .after_ms(60_000)
+        .dropped()
+        .client_sees_answer(504)
+        .reported(504, FINISHED)
+        .live(1)
+        .replay();
+    watchful()
+        .client_sends(POST_5)
+        .goes_upstream(post_5())
+        .stops_taking(Side::Upstream)
+        .client_sends("ab")
+        .after_ms(60_000)
+        .dropped()
+        .client_sees_last_answer(504)
+        .reported(504, FINISHED)
+        .live(1)
+        .lingers_then_closes()
+        .replay();
+    let head = "PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nExpect: 100-continue\r\n";
+    watchful()
+        .client_sends(head.to_string() + "\r\n")
+        .goes_upstream(forwarded(head))
+        .after_ms(60_000)
+        .dropped()
+        .client_sees_last_answer(504)
+        .reported(504, FINISHED)
+        .live(2)
+        .lingers_then_closes()
+        .replay();
+    watchful()
+        .client_sends(GET)
+        .goes_upstream(get())
+        .stops_taking(Side::Client)
+        .upstream_sends("HTTP/1.1 103 Early Hints\r\n\r\n")
+        .upstream_sends(OK)
+        .after_ms(60_000)
+        .dropped()
+        .live(2)
+        .client_resets()
+        .reported(504, GONE)
+        .aborted()
         .replay();
 }
 

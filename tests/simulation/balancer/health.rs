@@ -5,7 +5,7 @@
 //! The rules: an upstream that is up is ejected by a connect that fails, or by `fall` probes and
 //! connections together that went wrong since they went well; the last live one is spared when that is
 //! connections that broke, and counted anew. One that is ejected comes back by `rise` good probes in a row, or by a
-//! request that was sent to try it. If the operator says so, `eject_after` errors and late answers in
+//! request that was sent to try it and is answered, whatever the answer. If the operator says so, `eject_after` errors and late answers in
 //! a row eject, too, or spare it if that were more than half of all; one that they have ejected comes back by three
 //! good answers in a row to requests that were sent to try it, and by nothing else. Not here: when it
 //! is tried (`trials.rs`).
@@ -89,6 +89,10 @@ impl Judge {
         !self.is_up(id) && self.trials.is_due(id, now)
     }
 
+    pub fn live(&self) -> Vec<usize> {
+        (0..self.models.len()).filter(|id| self.is_up(*id)).collect()
+    }
+
     /// Whether those who wait for room are not given the room of this one: it is ejected, and another
     /// one is live. Only a request that has been at all of those is sent there.
     pub fn is_left_alone(&self, id: usize) -> bool {
@@ -164,12 +168,15 @@ impl Judge {
                     counts_errors && has_waited
                 }
                 "Broken" => {
-                    let is_first = self.blamed.insert((client, exchange));
+                    let is_first = self.blamed.insert((client, exchange)) || !self.is_up(id);
                     net.check("one exchange is held against upstreams once", is_first, || {
                         format!("client {client}, exchange {exchange}")
                     });
                     net.counts.one("losses held against upstreams");
                     net.ledger.blame(client, id)
+                }
+                _ if seen.starts_with("TrialFailed") && !self.trials.may_be_trial(client, id) => {
+                    false
                 }
                 "NoConnection" => net.ledger.facts.contains(&Fact::ConnectFailed { upstream: id }),
                 "ConnectTimedOut" => {
@@ -182,7 +189,9 @@ impl Judge {
                 }
                 _ => {
                     net.counts.one("errors held against upstreams");
-                    let is_it = |status| format!("ServerError({status})") == seen;
+                    let told = ["ServerError", "TrialFailed"];
+                    let is_it =
+                        |status| told.iter().any(|kind| format!("{kind}({status})") == seen);
                     let is_fault = |status| !is_good(status) && is_it(status);
                     net.ledger.has_head(client, id, is_fault)
                 }
@@ -196,7 +205,8 @@ impl Judge {
     fn see(&mut self, id: usize, seen: &str, net: &mut Net) {
         let live = self.models.iter().filter(|model| !model.is_ejected).count();
         let may_eject_half = 2 * (self.models.len() - live + 1) <= self.models.len();
-        let is_error = seen.starts_with("ServerError") || seen == "TooLate";
+        let is_trial = seen.starts_with("TrialFailed");
+        let is_error = seen.starts_with("ServerError") || is_trial || seen == "TooLate";
         let is_bad_probe = seen.starts_with("BadStatus") || seen == "ProbeUnanswered";
         let model = &mut self.models[id];
         match seen {
@@ -213,7 +223,7 @@ impl Judge {
                 "Served" => (),
                 _ => (model.good, model.good_trials) = (0, 0),
             }
-            let is_reached = model.good_trials >= 1 || model.good >= self.rise;
+            let is_reached = model.good_trials >= 1 || model.good >= self.rise || is_trial;
             if model.fails { model.good_trials >= GOOD_TRIALS } else { is_reached }
         } else {
             let has_no_door = matches!(seen, "NoConnection" | "ConnectTimedOut");

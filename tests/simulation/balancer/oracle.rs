@@ -108,12 +108,11 @@ fn who_waits_knows_until_when(world: &World<'_>, client: usize) {
 }
 
 /// With a bound: nobody has more, and nobody waits in vain. Those on the live list may be chosen;
-/// with nobody there all may, if the operator allows it.
+/// by one that has been at all of those all may, if the operator allows it.
 pub fn whoever_waits_has_a_reason(world: &World<'_>) {
     let (judge, knobs) = (&world.judge, &world.scenario.knobs);
-    let is_anybody_live = (0..world.scenario.upstreams.len()).any(|id| judge.is_up(id));
-    let may_be_chosen = |id| judge.is_up(id) || (!is_anybody_live && knobs.fail_open);
-    world.room.check(&world.state.upstreams, may_be_chosen, &mut world.net.borrow_mut());
+    let net = &mut world.net.borrow_mut();
+    world.room.check(&world.state.upstreams, &judge.live(), knobs.fail_open, net);
 }
 
 /// The policies go by these numbers: one that is lost leaves an upstream looking busy for ever.

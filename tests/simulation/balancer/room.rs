@@ -146,12 +146,13 @@ impl Room {
         self.turns.joins(client, self.addresses[client], exchange.asked.clone(), net);
     }
 
-    pub fn wakes(&mut self, client: usize, net: &mut Net) {
+    /// It is woken, while those are live.
+    pub fn wakes(&mut self, client: usize, live: Vec<usize>, net: &mut Net) {
         let exchange = self.exchanges.entry(client).or_default();
         let waits = matches!(exchange.stand, Stand::Waits { .. });
         net.check("who is woken has waited", waits, || format!("client {client}"));
         exchange.stand = Stand::Woken;
-        self.turns.wakes(client, net);
+        self.turns.wakes(client, live, net);
     }
 
     /// Its exchange is over.
@@ -202,22 +203,17 @@ impl Room {
         }
     }
 
-    /// What must hold whenever nobody has a turn. `may_be_chosen`: by those that wait.
-    pub fn check(
-        &self,
-        upstreams: &Upstreams,
-        may_be_chosen: impl Fn(usize) -> bool,
-        net: &mut Net,
-    ) {
+    /// What must hold whenever nobody has a turn, while those are live.
+    pub fn check(&self, upstreams: &Upstreams, live: &[usize], fails_open: bool, net: &mut Net) {
         let Some(bound) = self.bound else { return };
         self.the_queue_is_bounded(upstreams, net);
         for upstream in upstreams.all().iter() {
             let (id, in_flight) = (upstream.id().0, upstream.in_flight());
             nobody_has_more_than_the_bound(id, in_flight, bound, net);
             self.room_is_held_by_somebody(id, in_flight, net);
-            if in_flight < bound && may_be_chosen(id) {
-                self.nobody_is_refused_room_that_is_there(id, net);
-                self.no_room_is_lost(id, net);
+            if in_flight < bound && (fails_open || live.contains(&id)) {
+                self.nobody_is_refused_room_that_is_there(id, live, net);
+                self.no_room_is_lost(id, live, net);
             } else if in_flight == bound {
                 net.counts.one("turns that leave an upstream full");
             }
@@ -243,20 +239,26 @@ impl Room {
     }
 
     /// Whoever is told that there is none could have been served.
-    fn nobody_is_refused_room_that_is_there(&self, id: usize, net: &mut Net) {
-        let refused = self.refused.iter().find(|asked| !asked.contains(&id));
+    fn nobody_is_refused_room_that_is_there(&self, id: usize, live: &[usize], net: &mut Net) {
+        let refused = self.refused.iter().find(|asked| may_go(asked, id, live));
         net.check("nobody is refused room that is there", refused.is_none(), || {
             format!("upstream {id}, after {refused:?}")
         });
     }
 
     /// Whoever waits although there is room would wait in vain, perhaps until its deadline.
-    fn no_room_is_lost(&self, id: usize, net: &mut Net) {
-        let waits = self.waiting().find(|(_, exchange)| !exchange.asked.contains(&id));
+    fn no_room_is_lost(&self, id: usize, live: &[usize], net: &mut Net) {
+        let waits = self.waiting().find(|(_, exchange)| may_go(&exchange.asked, id, live));
         net.check("nobody waits where there is room", waits.is_none(), || {
             format!("upstream {id} and {waits:?}")
         });
     }
+}
+
+/// Whether one that has asked those may be sent to an upstream, if ejected ones are asked at all:
+/// they are if all that are live were.
+pub fn may_go(asked: &[usize], id: usize, live: &[usize]) -> bool {
+    !asked.contains(&id) && (live.contains(&id) || live.iter().all(|id| asked.contains(id)))
 }
 
 /// Room that comes free is for those who wait for it, and not for whoever happens to come then; but

@@ -93,7 +93,7 @@ impl Trials {
         };
         if choice == Choice::Trial {
             net.counts.one("requests that tried an ejected upstream");
-            self.of[id].until = Some(net.now + ALONE);
+            self.of[id].until = Some(net.now + self.of[id].pause());
         }
         self.choices.insert(client, (id, choice));
     }

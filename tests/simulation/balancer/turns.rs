@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 
 use super::net::Net;
+use super::room::may_go;
 
 /// What has become of one that was woken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +24,8 @@ pub enum Outcome {
 enum Event {
     Joins(Waiter, u8),
     Leaves(usize),
-    Woken(usize, Option<Outcome>),
+    /// Who, while which upstreams were live, and what for.
+    Woken(usize, Vec<usize>, Option<Outcome>),
     /// One of this address has passed through the queue without waiting; or it was a trial.
     Passes(u8, bool),
 }
@@ -77,15 +79,15 @@ impl Turns {
         self.events.push_back(Event::Passes(address, may_be_trial));
     }
 
-    pub fn wakes(&mut self, client: usize, net: &mut Net) {
-        self.events.push_back(Event::Woken(client, None));
+    pub fn wakes(&mut self, client: usize, live: Vec<usize>, net: &mut Net) {
+        self.events.push_back(Event::Woken(client, live, None));
         self.judge(net);
     }
 
     /// What one that was woken has been woken for.
     pub fn settle(&mut self, client: usize, outcome: Outcome, net: &mut Net) {
         for event in &mut self.events {
-            if let Event::Woken(of, unknown @ None) = event
+            if let Event::Woken(of, _, unknown @ None) = event
                 && *of == client
             {
                 *unknown = Some(outcome);
@@ -99,8 +101,10 @@ impl Turns {
     fn judge(&mut self, net: &mut Net) {
         while let Some(event) = self.events.pop_front() {
             match event {
-                Event::Woken(_, None) => return self.events.push_front(event),
-                Event::Woken(client, Some(outcome)) => self.woken(client, outcome, net),
+                Event::Woken(_, _, None) => return self.events.push_front(event),
+                Event::Woken(client, live, Some(outcome)) => {
+                    self.woken(client, &live, outcome, net);
+                }
                 Event::Joins(waiter, address) => self.join(waiter, address),
                 Event::Leaves(client) => self.remove(client),
                 Event::Passes(address, may_be_trial) => self.pass(address, may_be_trial),
@@ -152,10 +156,10 @@ impl Turns {
         self.has_turn(address);
     }
 
-    fn woken(&mut self, client: usize, outcome: Outcome, net: &mut Net) {
+    fn woken(&mut self, client: usize, live: &[usize], outcome: Outcome, net: &mut Net) {
         if !self.is_lost {
             match outcome {
-                Outcome::Goes(id) => self.clients_take_turns(client, id, net),
+                Outcome::Goes(id) => self.clients_take_turns(client, id, live, net),
                 Outcome::Refused => self.the_longest_line_loses_its_oldest(client, net),
                 Outcome::Unknown => self.is_lost = true,
             }
@@ -170,12 +174,14 @@ impl Turns {
 
     /// A client that asks for fifty times its share waits for itself; and the newest request is the
     /// one that somebody still waits for.
-    fn clients_take_turns(&self, client: usize, id: usize, net: &mut Net) {
+    fn clients_take_turns(&self, client: usize, id: usize, live: &[usize], net: &mut Net) {
         net.counts.one("turns of those that wait");
-        let next = self
-            .lines
-            .iter()
-            .find_map(|line| line.waiters.iter().rev().find(|waiter| !waiter.tried.contains(&id)));
+        let next = self.lines.iter().find_map(|line| {
+            line.waiters.iter().rev().find(|waiter| may_go(&waiter.tried, id, live))
+        });
+        if !live.contains(&id) && !live.is_empty() {
+            net.counts.one("waits for those that are left, though ejected");
+        }
         net.check(
             "room goes to the clients in turn",
             next.is_some_and(|w| w.client == client),

@@ -307,7 +307,9 @@ impl<'a> World<'a> {
                     self.judge.asks(client, id, came, self.room.asked_by(client), net);
                 }
                 (Said::Waits(client), _) => self.room.waits(client, net),
-                (Said::Woken(client), _) => self.room.wakes(client, net),
+                (Said::Woken(client), _) => {
+                    self.room.wakes(client, self.judge.live(), net);
+                }
                 (Said::Exchange(record), Source::Session { client, .. }) => {
                     net.active[client] = net.now;
                     self.room.is_over(client, &record, net);
