@@ -142,7 +142,7 @@ impl Running {
         let cut = self.engine.end() as u64;
         log::info!(
             "exchanges since the start: {} finished, {} aborted, {} left by the client; {} retries, \
-             {} sent to an ejected upstream because none was live, {} answered 503 for want of room, \
+             {} sent to an ejected upstream for want of a live one, {} answered 503 for want of room, \
              {} sessions lost to a panic",
             tally.finished.get(),
             tally.aborted.get(),

@@ -14,6 +14,9 @@ from beam_bench.processes import Broken, Process, free_port
 NGINX, HAPROXY, THREADS, ASYNC, DIRECT = "nginx", "HAProxy", "threads", "async", "no proxy"
 PROXIES = [NGINX, HAPROXY, THREADS, ASYNC]
 ALL = [*PROXIES, DIRECT]
+# Those that can make requests wait, told what the upstream of the overload can do at a time.
+AT_A_TIME = 16
+BOUNDED = {f"{name}, bounded": name for name in (HAPROXY, THREADS, ASYNC)}
 # Idle upstream connections that each may keep: as many as the workloads have clients in flight.
 KEEP = 4096
 # Pipes that HAProxy may splice through: more than any workload has large answers at a time.
@@ -61,11 +64,11 @@ frontend f
   bind 127.0.0.1:{port} backlog 4096
   default_backend b
 backend b
-  option forwardfor
+{bound}  option forwardfor
   option splice-response
 {servers}
 """
-HAPROXY_SERVER = "  server s{up} 127.0.0.1:{up} pool-max-conn {keep}\n"
+HAPROXY_SERVER = "  server s{up} 127.0.0.1:{up} pool-max-conn {keep}{most}\n"
 
 
 class Contestant:
@@ -126,18 +129,23 @@ def exchange(port, request, seconds=10):
 
 def command_of(name, folder, port, ups, clients):
     """How a proxy is started in front of some upstreams."""
+    is_bounded = name in BOUNDED
+    name = BOUNDED.get(name, name)
     values = {"dir": folder, "port": port, "keep": KEEP, "clients": clients, "both_sides": 2 * clients, "pipes": PIPES}
     if name in (NGINX, HAPROXY):
         config, server = {
             NGINX: (NGINX_CONFIG, NGINX_SERVER),
             HAPROXY: (HAPROXY_CONFIG, HAPROXY_SERVER),
         }[name]
-        servers = "".join(server.format(up=up, keep=KEEP) for up in ups)
+        most = f" maxconn {AT_A_TIME}" if is_bounded else ""
+        servers = "".join(server.format(up=up, keep=KEEP, most=most) for up in ups)
+        values["bound"] = "  timeout queue 1s\n" if is_bounded else ""
         file = folder / f"{name}.conf"
         file.write_text(config.format(servers=servers, **values))
         return ["nginx", "-c", file] if name == NGINX else ["haproxy", "-f", file]
     command = [machine.BALANCEBEAM, "--engine", name, "--threads", "2", "--pool-size", KEEP]
     command += ["--bind", f"127.0.0.1:{port}"]
+    command += ["--max-in-flight", AT_A_TIME] if is_bounded else []
     return command + [part for up in ups for part in ("--upstream", f"127.0.0.1:{up}")]
 
 

@@ -249,7 +249,7 @@ def overload(workload, taken, folder):
     plan = taken.plan
     for rep in range(plan.reps):
         say(f"{workload.rate:,} requests/s {rep + 1}/{plan.reps}")
-        with lined_up(workload, taken, folder, contestants.ALL) as field:
+        with lined_up(workload, taken, folder, [*contestants.ALL, *contestants.BOUNDED]) as field:
             for each in turned(field, rep):
                 taken.take(each, overloaded, workload, plan.seconds * OVERLOAD_FACTOR)
                 taken.take(each, checked_again, workload)

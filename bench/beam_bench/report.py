@@ -3,7 +3,7 @@
 Not here: what the figures mean for a reader's choice (the README), and plots (`plots`).
 """
 
-from beam_bench.contestants import ALL, PROXIES
+from beam_bench.contestants import ALL, AT_A_TIME, BOUNDED, PROXIES
 from beam_bench.figures import median, ratio
 from beam_bench.workloads import BY_NAME, CLOSED, IDLE, OVERLOAD, SCALING, TABLE
 
@@ -35,7 +35,8 @@ LEGEND = {
     "idle": "Bytes per client that has made one request and waits, in the proxy's processes (range); "
     "then MiB with all of them.",
     "overload": "Good answers per second (range); their p50 / p99 in ms from the time at which a "
-    "request was due; what the other clients got, per second.",
+    f"request was due; what the other clients got, per second. *Bounded*: `--max-in-flight {AT_A_TIME}`; HAProxy: "
+    f"`maxconn {AT_A_TIME}` and `timeout queue 1s`.",
 }
 
 
@@ -167,7 +168,7 @@ def overload(found):
     sections = []
     for workload, part in found.of(OVERLOAD):
         rows = []
-        for name in [name for name in ALL if name in part["contestants"]]:
+        for name in [name for name in [*ALL, *BOUNDED] if name in part["contestants"]]:
             mine = part["contestants"][name]
             errors = {key[7:]: figure for key, figure in mine.items() if key.startswith("error: ")}
             told = ", ".join(f"{kind}: {number(figure['median'])}" for kind, figure in sorted(errors.items()))

@@ -115,7 +115,7 @@ TABLE = [
         kind=OVERLOAD,
         connections=2000,
         path="/",
-        peers={"delay_ms": 20, "most": 16},
+        peers={"delay_ms": 20, "most": 16},  # `contestants.AT_A_TIME`
         rate=1600,
         timeout_ms=1000,
     ),

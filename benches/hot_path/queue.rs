@@ -7,8 +7,9 @@ use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 use std::time::Instant;
 
-use balancebeam::upstream::Upstreams;
+use balancebeam::upstream::health::Seen;
 use balancebeam::upstream::queue::{Standing, Waiting};
+use balancebeam::upstream::{UpstreamId, Upstreams};
 use criterion::Criterion;
 
 use crate::in_memory::upstreams;
@@ -33,10 +34,11 @@ pub fn all(criterion: &mut Criterion) {
                     waiting.pop_front()
                 });
             });
+            let mut newcomers = number..;
             group.bench_function(format!("one is served before {number} {who}"), |bencher| {
                 bencher.iter(|| {
-                    // Its client was not waiting, so it is the first.
-                    let newest = ask(&upstreams, number);
+                    // Its client has not had a turn, so it is the first.
+                    let newest = ask(&upstreams, newcomers.next().unwrap_or(0));
                     drop(room.take());
                     let Standing::Chosen(choice) = newest.standing() else {
                         panic!("the room was for the newest");
@@ -45,6 +47,26 @@ pub fn all(criterion: &mut Criterion) {
                 });
             });
         }
+    }
+    for number in NUMBERS {
+        let (_, upstreams) = upstreams(2, |config| {
+            (config.limits.in_flight, config.limits.queue) = (Some(1), number);
+        });
+        let now = Instant::now();
+        let _room = upstreams.pick(&[UpstreamId(1)], now).expect("there is room for one");
+        upstreams.observe(UpstreamId(1), Seen::NoConnection, now);
+        let mut clients = 0..;
+        let mut join = || ask(&upstreams, clients.next().unwrap_or(0));
+        let mut waiting: VecDeque<_> = (0..number).map(|_| join()).collect();
+        group.bench_function(
+            format!("one joins {number}, beside an ejected upstream"),
+            |bencher| {
+                bencher.iter(|| {
+                    waiting.push_back(join());
+                    waiting.pop_front()
+                });
+            },
+        );
     }
     group.finish();
 }

@@ -37,6 +37,9 @@ use splice::Course;
 /// cheaper not copied.
 const FIRST_READ: usize = 8 * 1024;
 
+/// Room below which no more is read for a side that has not taken what there is.
+const LEAST_READ: usize = 4 * 1024;
+
 /// One of the two connections of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
@@ -170,6 +173,17 @@ impl Port {
 
     fn can_read(&self) -> bool {
         !self.ended && !self.failed && self.input.room() > 0
+    }
+
+    /// Whether more is to be read for it. What goes out waits in one buffer and not in two: what does
+    /// not fit there can as well wait in the system.
+    fn may_take_more(&self) -> bool {
+        self.output.is_empty() || self.output.room() >= LEAST_READ
+    }
+
+    /// Bytes that are to be read for it at most.
+    fn appetite(&self) -> usize {
+        if self.output.is_empty() { usize::MAX } else { self.output.room() }
     }
 
     fn can_write(&self) -> bool {
@@ -379,12 +393,15 @@ impl Session {
 
     /// Room for bytes from `from`; never empty where `Wants` asked to read.
     pub fn space(&mut self, from: Side) -> &mut [u8] {
+        let (for_client, for_upstream) = (self.client.appetite(), self.upstream.appetite());
         let space = match from {
             Side::Client => self.client.input.space(),
             Side::Upstream => self.upstream.input.space(),
         };
-        let most = match (from, &self.response_leg) {
-            (Side::Upstream, ResponseLeg::Head(_)) => FIRST_READ,
+        let most = match (from, &self.request_leg, &self.response_leg) {
+            (Side::Client, RequestLeg::Body(_) | RequestLeg::Tunnel, _) => for_upstream,
+            (Side::Upstream, _, ResponseLeg::Head(_)) => FIRST_READ,
+            (Side::Upstream, _, ResponseLeg::Body(_) | ResponseLeg::Tunnel) => for_client,
             _ => space.len(),
         };
         let len = most.min(space.len());
@@ -505,9 +522,9 @@ impl Session {
         let client_read = match self.phase {
             Phase::Open => match self.request_leg {
                 RequestLeg::Head => true,
-                RequestLeg::Tunnel => self.upstream.output.is_empty(),
                 // What an upstream does not take is not asked for either.
-                RequestLeg::Body(_) => !self.upstream.deaf && !self.is_upstream_behind(),
+                RequestLeg::Body(_) => !self.upstream.deaf && self.upstream.may_take_more(),
+                RequestLeg::Tunnel => self.upstream.may_take_more(),
                 RequestLeg::Done | RequestLeg::Cut => false,
             },
             Phase::Lingering => true,
@@ -515,8 +532,7 @@ impl Session {
         };
         let upstream_read = match self.response_leg {
             ResponseLeg::Head(_) => is_open,
-            ResponseLeg::Tunnel => is_open && self.client.output.is_empty(),
-            ResponseLeg::Body(_) => is_open && !self.is_client_behind(),
+            ResponseLeg::Body(_) | ResponseLeg::Tunnel => is_open && self.client.may_take_more(),
             ResponseLeg::Idle | ResponseLeg::Done => false,
         };
         Wants {
@@ -534,16 +550,5 @@ impl Session {
             is_head_alone: self.is_head_alone(),
             look_first: self.exchange.as_ref().is_some_and(|exchange| !exchange.wrote),
         }
-    }
-
-    /// Whether there is some of the answer that the client has not taken: reading on would only take
-    /// memory for another buffer. A head is not sent before there is some of its body, if it can.
-    fn is_client_behind(&self) -> bool {
-        !self.client.output.is_empty() && !self.is_head_alone()
-    }
-
-    /// The same of the request. What may have to be sent twice is read as far as there is room.
-    fn is_upstream_behind(&self) -> bool {
-        !self.upstream.output.is_empty() && !self.upstream.output.can_hold_more()
     }
 }

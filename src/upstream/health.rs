@@ -22,7 +22,7 @@ pub enum Seen {
     ServerError(u16),
     /// The same of one that was sent to an ejected upstream to try it.
     TrialFailed(u16),
-    /// A real request got no response head in time.
+    /// A real request got no response head in time, or was not read in time.
     TooLate,
     /// A probe got this failing status.
     BadStatus(u16),

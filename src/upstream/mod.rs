@@ -111,7 +111,7 @@ impl Upstreams {
         self.live.lock().clone()
     }
 
-    /// Requests that were sent to an ejected upstream because nobody was live.
+    /// Requests that were sent to an ejected upstream because no live one was left for them.
     pub fn failed_open(&self) -> u64 {
         self.failed_open.load(Ordering::Relaxed)
     }
@@ -274,14 +274,17 @@ impl Upstreams {
             return;
         }
         self.observe(choice.upstream.id(), seen, now);
+        let Some(trial_until) = choice.trial_until else { return };
         // One that was served may still be broken off.
-        if seen.is_good() || choice.trial_until.is_none() || choice.upstream.is_up() {
+        if seen.is_good() || choice.upstream.is_up() {
             return;
         }
         choice.end_trial();
         let trial_at = {
             let mut condition = choice.upstream.condition.lock();
-            condition.put_off(now);
+            if !condition.put_off(trial_until, now) {
+                return;
+            }
             let name = choice.upstream.name();
             let pause = condition.pause();
             log::info!(

@@ -184,7 +184,11 @@ impl Upstream {
     pub(super) fn serve_queue(self: &Arc<Self>) {
         let Some(bound) = &self.bound else { return };
         // Whoever frees room looks again, so none is overlooked here.
-        if bound.queue.len() == 0 || self.in_flight.load(Ordering::SeqCst) >= bound.most {
+        let is_asked = self.is_up() || bound.when_none_live.is_some();
+        if !is_asked
+            || bound.queue.len() == 0
+            || self.in_flight.load(Ordering::SeqCst) >= bound.most
+        {
             return;
         }
         bound.queue.hand_over(self.id, |is_live| {
@@ -213,7 +217,7 @@ pub enum Chosen {
     Live,
     /// It is ejected, and this request tries it.
     Trial,
-    /// Nobody was on the live list.
+    /// Nobody that it had not been at was on the live list.
     FailOpen,
 }
 

@@ -52,6 +52,8 @@ struct Lines {
     /// Each line's length, and its turn.
     lengths: BTreeSet<(usize, i64)>,
     len: usize,
+    /// How many of them have been at an upstream already.
+    tried: usize,
     /// The upstreams that may be chosen for all.
     live: BTreeSet<UpstreamId>,
     /// How many have ever joined.
@@ -269,12 +271,16 @@ impl Lines {
         line.tickets.push_back(ticket.clone());
         self.lengths.insert((line.tickets.len(), line.turn));
         self.len += 1;
+        self.tried += usize::from(!tried.is_empty());
         ticket
     }
 
     /// Whose turn it is to go to an upstream, and where in the client's line.
     fn next_for(&self, id: UpstreamId) -> Option<(u64, usize)> {
         let is_live = self.live.contains(&id);
+        if !is_live && !self.live.is_empty() && self.tried == 0 {
+            return None; // all have live ones to wait for
+        }
         let has_no_live = |ticket: &Ticket| self.live.iter().all(|id| ticket.tried.contains(id));
         let may_go =
             |ticket: &Ticket| !ticket.tried.contains(&id) && (is_live || has_no_live(ticket));
@@ -336,6 +342,7 @@ impl Lines {
             self.lengths.insert((len, turn));
         }
         self.len -= 1;
+        self.tried -= usize::from(!ticket.tried.is_empty());
         Some(ticket)
     }
 }

@@ -4,7 +4,7 @@ use crate::script::Source;
 use balancebeam::buffer::{SIZE, SMALL};
 use balancebeam::session::Side;
 
-use crate::script::{FINISHED, GET, OK, forwarded, get, script, script_with};
+use crate::script::{FINISHED, GET, GONE, OK, forwarded, get, script, script_with};
 use crate::world::{MOST_BUFFERED, Steps, World};
 
 #[test]
@@ -112,6 +112,21 @@ fn what_a_side_does_not_take_is_not_read_from_the_other() {
     world.drive();
     assert_eq!(world.client.left() + world.upstream.left(), 0);
     assert!(world.client.seen.len() > 1 << 20 && world.upstream.seen.len() > 1 << 20);
+}
+
+#[test]
+fn of_a_request_that_waits_no_more_is_read_than_can_be_sent_twice() {
+    let head = "PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 200000\r\n\r\n";
+    script_with(1, |config| config.limits.in_flight = Some(1))
+        .others_have(1)
+        .client_sends(head)
+        .waits_for_room()
+        .client_sends("x".repeat(200_000))
+        .holds_at_most(SIZE + SMALL)
+        .client_resets()
+        .reported(499, GONE)
+        .aborted()
+        .replay();
 }
 
 #[test]

@@ -138,6 +138,38 @@ fn a_drain_waits_for_those_that_wait() {
         .replay();
 }
 
+/// Whoever does not read must not keep others from an upstream that is done with it.
+#[test]
+fn an_answer_that_fits_a_buffer_gives_its_room_back_whether_it_is_read_or_not() {
+    let unread = || {
+        script_with(1, |config| config.limits.in_flight = Some(1))
+            .stops_taking(Side::Client)
+            .client_sends(GET)
+            .goes_upstream(get())
+    };
+    let head = "HTTP/1.1 200 OK\r\nContent-Length: 30000\r\n\r\n".to_string();
+    let body = "x".repeat(30_000);
+    unread()
+        .upstream_sends(head.clone() + &body[..8_000])
+        .upstream_sends(&body[8_000..])
+        .kept()
+        .others_have(1)
+        .takes_again(Side::Client)
+        .client_sees(head + &body)
+        .reported(200, FINISHED)
+        .replay();
+    let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    unread()
+        .upstream_sends(format!("{head}5\r\nabcde\r\n"))
+        .upstream_sends("0\r\n\r\n")
+        .kept()
+        .others_have(1)
+        .takes_again(Side::Client)
+        .client_sees_chunks(head, "abcde", "0\r\n\r\n")
+        .reported(200, FINISHED)
+        .replay();
+}
+
 /// The request must not go on from where it was when the first upstream gave it up: what stands
 /// there is the client's to choose.
 #[test]

@@ -83,6 +83,7 @@ fn a_half_close_waits_for_the_bytes_before_it() {
         .upstream_ends()
         .takes_again(Side::Client)
         .client_sees("slowly too")
+        .half_closed(Side::Client)
         .dropped()
         .reported(101, FINISHED)
         .closed()
