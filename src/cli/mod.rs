@@ -34,12 +34,13 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Asked, String> 
     for arg in args {
         known.push(arg.into_string().map_err(|raw| refusal::not_utf8(&raw))?);
     }
+    let of_demo = known.first().is_some_and(|first| first == "demo");
     let flags = match read(known) {
         Ok(flags) => flags,
         Err(e) if matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             return Ok(Asked::Tell(e));
         }
-        Err(error) => return Err(refusal::one_line(&error)),
+        Err(error) => return Err(refusal::one_line(&error, of_demo)),
     };
     match flags.command {
         Some(Command::Demo(demo)) => Ok(Asked::Demo { bind: demo.bind, verbosity: demo.verbose }),
@@ -244,7 +245,8 @@ mod tests {
             ("-u a:80 --queue-timeout 5 --max-in-flight 0", "--queue-timeout", "leave out"),
             ("a:80", "`a:80`", "--upstream"),
             ("-u a:80 demo", "`demo`", "first"),
-            ("demo -u a:80", "`-u`", "--help"),
+            ("demo -u a:80", "`-u` is no flag of `demo`", "demo --help"),
+            ("demo --engine async", "`--engine` is no flag of `demo`", "demo --help"),
         ] {
             let refusal = asked(line).expect_err(line);
             assert!(refusal.contains(named), "`{line}`: {refusal:?} does not name {named}");

@@ -9,9 +9,10 @@ use std::ffi::OsStr;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 const SEE_HELP: &str = "`balancebeam --help` lists what there is";
+const SEE_DEMO: &str = "`balancebeam demo --help` lists what it takes";
 
-/// What is wrong, without a line end.
-pub fn one_line(error: &clap::Error) -> String {
+/// What is wrong, without a line end. `of_demo`: what was typed is for `demo`.
+pub fn one_line(error: &clap::Error, of_demo: bool) -> String {
     let named = argument(error);
     // `--bind <ADDR>` is how clap names a flag that takes a value.
     let flag = named.split(' ').next().unwrap_or_default();
@@ -21,6 +22,9 @@ pub fn one_line(error: &clap::Error) -> String {
             None => first_line(error),
         },
         ErrorKind::InvalidValue => bad_word(error, &named, flag),
+        ErrorKind::UnknownArgument if of_demo => {
+            format!("`{flag}` is no flag of `demo`; {SEE_DEMO}")
+        }
         ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand => unknown(error),
         ErrorKind::ArgumentConflict if named.is_empty() => unknown(error),
         ErrorKind::ArgumentConflict if text(error, ContextKind::PriorArg) == named => {
