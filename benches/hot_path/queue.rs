@@ -55,6 +55,8 @@ pub fn all(criterion: &mut Criterion) {
         let now = Instant::now();
         let _room = upstreams.pick(&[UpstreamId(1)], now).expect("there is room for one");
         upstreams.observe(UpstreamId(1), Seen::NoConnection, now);
+        // One that has been at another upstream, as after a connection that broke.
+        let _again = upstreams.wait_for_room(Ipv4Addr::BROADCAST.into(), &[UpstreamId(1)]);
         let mut clients = 0..;
         let mut join = || ask(&upstreams, clients.next().unwrap_or(0));
         let mut waiting: VecDeque<_> = (0..number).map(|_| join()).collect();

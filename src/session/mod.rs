@@ -38,7 +38,7 @@ use splice::Course;
 const FIRST_READ: usize = 8 * 1024;
 
 /// Room below which no more is read for a side that has not taken what there is.
-const LEAST_READ: usize = 4 * 1024;
+const LEAST_READ: usize = 2 * 1024;
 
 /// One of the two connections of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,15 +175,10 @@ impl Port {
         !self.ended && !self.failed && self.input.room() > 0
     }
 
-    /// Whether more is to be read for it. What goes out waits in one buffer and not in two: what does
-    /// not fit there can as well wait in the system.
-    fn may_take_more(&self) -> bool {
-        self.output.is_empty() || self.output.room() >= LEAST_READ
-    }
-
-    /// Bytes that are to be read for it at most.
-    fn appetite(&self) -> usize {
-        if self.output.is_empty() { usize::MAX } else { self.output.room() }
+    /// Bytes that are to be read for it at most, if `read` wait for it already. What goes out waits in
+    /// one buffer and not in two: what does not fit there can as well wait in the system.
+    fn appetite(&self, read: usize) -> usize {
+        if self.output.is_empty() { usize::MAX } else { self.output.room().saturating_sub(read) }
     }
 
     fn can_write(&self) -> bool {
@@ -393,7 +388,7 @@ impl Session {
 
     /// Room for bytes from `from`; never empty where `Wants` asked to read.
     pub fn space(&mut self, from: Side) -> &mut [u8] {
-        let (for_client, for_upstream) = (self.client.appetite(), self.upstream.appetite());
+        let (for_client, for_upstream) = self.appetites();
         let space = match from {
             Side::Client => self.client.input.space(),
             Side::Upstream => self.upstream.input.space(),
@@ -516,15 +511,22 @@ impl Session {
         }
     }
 
+    /// Bytes of bodies that are to be read at most, for the client and for the upstream.
+    fn appetites(&self) -> (usize, usize) {
+        let (sent, answered) = (self.client.input.len(), self.upstream.input.len());
+        (self.client.appetite(answered), self.upstream.appetite(sent))
+    }
+
     fn wants(&self) -> Wants {
+        let (for_client, for_upstream) = self.appetites();
         let (up, down) = (self.course(Side::Upstream), self.course(Side::Client));
         let is_open = matches!(self.link, Link::Open { .. });
         let client_read = match self.phase {
             Phase::Open => match self.request_leg {
                 RequestLeg::Head => true,
                 // What an upstream does not take is not asked for either.
-                RequestLeg::Body(_) => !self.upstream.deaf && self.upstream.may_take_more(),
-                RequestLeg::Tunnel => self.upstream.may_take_more(),
+                RequestLeg::Body(_) => !self.upstream.deaf && for_upstream >= LEAST_READ,
+                RequestLeg::Tunnel => for_upstream >= LEAST_READ,
                 RequestLeg::Done | RequestLeg::Cut => false,
             },
             Phase::Lingering => true,
@@ -532,7 +534,7 @@ impl Session {
         };
         let upstream_read = match self.response_leg {
             ResponseLeg::Head(_) => is_open,
-            ResponseLeg::Body(_) | ResponseLeg::Tunnel => is_open && self.client.may_take_more(),
+            ResponseLeg::Body(_) | ResponseLeg::Tunnel => is_open && for_client >= LEAST_READ,
             ResponseLeg::Idle | ResponseLeg::Done => false,
         };
         Wants {

@@ -25,8 +25,6 @@ pub(super) struct Condition {
     pub trial_at: Option<Instant>,
     /// A trial is out, and no other one is sent before then.
     pub trial_out_until: Option<Instant>,
-    /// Which trial, by its patience, was the last one that put off the next.
-    pub put_off_by: Option<Instant>,
     /// How often in a row it has failed requests again soon after it was tried or restored.
     pub relapses: u32,
     pub restored_at: Option<Instant>,
@@ -43,15 +41,10 @@ impl Condition {
         TRIAL_INTERVAL * (1 << doublings)
     }
 
-    /// The trial that was to take until `trial_until` has failed: it is left alone for longer. Returns
-    /// false if that trial had failed already.
-    pub fn put_off(&mut self, trial_until: Instant, now: Instant) -> bool {
-        if self.put_off_by.replace(trial_until) == Some(trial_until) {
-            return false;
-        }
+    /// A trial has failed: it is left alone for longer.
+    pub fn put_off(&mut self, now: Instant) {
         self.relapses = self.relapses.saturating_add(u32::from(self.health.fails_requests()));
         self.trial_at = Some(now + self.pause());
-        true
     }
 
     /// It is ejected. `trials`: requests try it in any case, because nobody else does.

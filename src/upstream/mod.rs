@@ -274,17 +274,13 @@ impl Upstreams {
             return;
         }
         self.observe(choice.upstream.id(), seen, now);
-        let Some(trial_until) = choice.trial_until else { return };
         // One that was served may still be broken off.
-        if seen.is_good() || choice.upstream.is_up() {
+        if seen.is_good() || choice.upstream.is_up() || !choice.fails_trial() {
             return;
         }
-        choice.end_trial();
         let trial_at = {
             let mut condition = choice.upstream.condition.lock();
-            if !condition.put_off(trial_until, now) {
-                return;
-            }
+            condition.put_off(now);
             let name = choice.upstream.name();
             let pause = condition.pause();
             log::info!(

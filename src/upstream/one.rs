@@ -177,7 +177,13 @@ impl Upstream {
             self.in_flight.fetch_add(1, order);
         }
         let turns = self.turns.load(Ordering::Acquire);
-        Some(InFlight { upstream: self.clone(), chosen, turns, trial_until: None })
+        Some(InFlight {
+            upstream: self.clone(),
+            chosen,
+            turns,
+            trial_until: None,
+            has_failed: AtomicBool::new(false),
+        })
     }
 
     /// Gives the room that it has to those that wait for it.
@@ -208,6 +214,8 @@ pub struct InFlight {
     turns: u32,
     /// How long no other one is sent to try the upstream, if this one is.
     pub(super) trial_until: Option<Instant>,
+    /// Whether it has failed as a trial.
+    has_failed: AtomicBool,
 }
 
 /// Why an upstream was chosen.
@@ -243,6 +251,12 @@ impl InFlight {
         if let Some(until) = self.trial_until {
             self.upstream.condition.lock().trial_out_until.take_if(|out| *out == until);
         }
+    }
+
+    /// If it is a trial, it has failed. Returns whether it is one that had not failed before.
+    pub(super) fn fails_trial(&self) -> bool {
+        self.end_trial();
+        self.trial_until.is_some() && !self.has_failed.swap(true, Ordering::Relaxed)
     }
 
     /// What a response head from it means for its health.

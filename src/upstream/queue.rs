@@ -17,6 +17,7 @@
 //! | an ejected one has room            | the same of those that have been at all that are live |
 //! | a request leaves                   | its place is free; what it was given goes to the next |
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -52,8 +53,8 @@ struct Lines {
     /// Each line's length, and its turn.
     lengths: BTreeSet<(usize, i64)>,
     len: usize,
-    /// How many of them have been at an upstream already.
-    tried: usize,
+    /// Those that have been at an upstream already, by client and number.
+    tried: BTreeSet<(u64, u64)>,
     /// The upstreams that may be chosen for all.
     live: BTreeSet<UpstreamId>,
     /// How many have ever joined.
@@ -246,6 +247,12 @@ impl Queue {
     }
 }
 
+impl Line {
+    fn place_of(&self, number: u64) -> Option<usize> {
+        self.tickets.binary_search_by_key(&number, |ticket| ticket.number).ok()
+    }
+}
+
 impl Lines {
     /// The newest of its client's line.
     fn push(&mut self, client: u64, tried: &[UpstreamId]) -> Arc<Ticket> {
@@ -271,23 +278,33 @@ impl Lines {
         line.tickets.push_back(ticket.clone());
         self.lengths.insert((line.tickets.len(), line.turn));
         self.len += 1;
-        self.tried += usize::from(!tried.is_empty());
+        if !tried.is_empty() {
+            self.tried.insert((client, ticket.number));
+        }
         ticket
     }
 
     /// Whose turn it is to go to an upstream, and where in the client's line.
     fn next_for(&self, id: UpstreamId) -> Option<(u64, usize)> {
-        let is_live = self.live.contains(&id);
-        if !is_live && !self.live.is_empty() && self.tried == 0 {
-            return None; // all have live ones to wait for
+        if !self.live.is_empty() && !self.live.contains(&id) {
+            return self.next_for_ejected(id);
         }
-        let has_no_live = |ticket: &Ticket| self.live.iter().all(|id| ticket.tried.contains(id));
-        let may_go =
-            |ticket: &Ticket| !ticket.tried.contains(&id) && (is_live || has_no_live(ticket));
         self.turns.values().find_map(|client| {
             let tickets = &self.by_client.get(client)?.tickets;
-            Some((*client, tickets.iter().rposition(|ticket| may_go(ticket))?))
+            Some((*client, tickets.iter().rposition(|ticket| !ticket.tried.contains(&id))?))
         })
+    }
+
+    /// The same of those that have been at all that are live; the others wait for one of these.
+    fn next_for_ejected(&self, id: UpstreamId) -> Option<(u64, usize)> {
+        let among = self.tried.iter().filter_map(|(client, number)| {
+            let line = self.by_client.get(client)?;
+            let place = line.place_of(*number)?;
+            let tried = &line.tickets[place].tried;
+            let may_go = !tried.contains(&id) && self.live.iter().all(|live| tried.contains(live));
+            may_go.then_some((line.turn, Reverse(place), *client))
+        });
+        among.min().map(|(_, Reverse(place), client)| (client, place))
     }
 
     /// The client has had its turn: all others come before it.
@@ -323,8 +340,7 @@ impl Lines {
 
     fn remove(&mut self, ticket: &Ticket) {
         let Some(line) = self.by_client.get(&ticket.client) else { return };
-        let place = line.tickets.binary_search_by_key(&ticket.number, |waits| waits.number);
-        if let Ok(place) = place {
+        if let Some(place) = line.place_of(ticket.number) {
             self.take(ticket.client, place);
         }
     }
@@ -342,7 +358,7 @@ impl Lines {
             self.lengths.insert((len, turn));
         }
         self.len -= 1;
-        self.tried -= usize::from(!ticket.tried.is_empty());
+        self.tried.remove(&(client, ticket.number));
         Some(ticket)
     }
 }

@@ -239,6 +239,20 @@ fn a_trial_that_is_over_late_makes_no_room_for_one_beside_the_next() {
     assert_eq!(picks(&upstreams, &[], after(72)), [0, 1]);
 }
 
+#[test]
+fn a_trial_that_fails_in_two_ways_fails_once() {
+    let start = Instant::now();
+    let after = |seconds| start + Duration::from_secs(seconds);
+    let upstreams = upstreams(2, |config| config.health.eject_after = Some(1));
+    upstreams.observe(UpstreamId(0), Seen::TooLate, start);
+    let trial = upstreams.pick(&[], after(10)).unwrap();
+    for seen in [trial.failed(500), Seen::Broken] {
+        upstreams.observe_choice(&trial, seen, after(10));
+    }
+    assert_eq!(picks(&upstreams, &[], after(29)), [1]);
+    assert_eq!(picks(&upstreams, &[], after(30)), [0, 1], "twice as long, not four times");
+}
+
 /// A client that gives up does not say what its upstream would have done.
 #[test]
 fn trials_that_say_nothing_come_no_sooner_than_those_that_fail() {

@@ -159,15 +159,19 @@ fn an_answer_that_fits_a_buffer_gives_its_room_back_whether_it_is_read_or_not() 
         .reported(200, FINISHED)
         .replay();
     let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
-    unread()
-        .upstream_sends(format!("{head}5\r\nabcde\r\n"))
-        .upstream_sends("0\r\n\r\n")
-        .kept()
-        .others_have(1)
-        .takes_again(Side::Client)
-        .client_sees_chunks(head, "abcde", "0\r\n\r\n")
-        .reported(200, FINISHED)
-        .replay();
+    for size in [5, 64 * 1024] {
+        let content = "a".repeat(size);
+        unread()
+            .upstream_sends_at_once(head)
+            .upstream_sends_at_once(format!("{size:x}\r\n{content}\r\n"))
+            .upstream_sends("0\r\n\r\n")
+            .kept()
+            .others_have(1)
+            .takes_again(Side::Client)
+            .client_sees_chunks(head, &content, "0\r\n\r\n")
+            .reported(200, FINISHED)
+            .replay();
+    }
 }
 
 /// The request must not go on from where it was when the first upstream gave it up: what stands
