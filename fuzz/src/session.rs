@@ -98,7 +98,7 @@ const SEEN: [Seen; 10] = [
     Seen::TrialServed,
     Seen::BadStatus(500),
     Seen::ProbeUnanswered,
-    Seen::Broken,
+    Seen::Broken { client: 1 },
     Seen::NoConnection,
     Seen::ConnectTimedOut,
     Seen::ServerError(500),

@@ -5,8 +5,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::exchange::{RequestLeg, ResponseLeg};
-use super::retry::Failure;
+use super::exchange::{Pace, RequestLeg, ResponseLeg};
+use super::retry::{CLIENT_STALLED, Failure};
 use super::{Link, Phase, Session};
 use crate::http1::Reject;
 
@@ -20,6 +20,18 @@ const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
 /// How often the pause is doubled.
 const SHORTAGE_DOUBLINGS: u32 = 3;
 
+/// How long 102 and 103 can put off `Response`, counted from when the request was out. Each puts it
+/// off by one `--response-timeout`.
+const LONGEST_INTERIM: Duration = Duration::from_secs(600);
+
+/// Bytes of a body that must come within `--queue-timeout` for its request to keep an upstream busy
+/// for which others wait.
+const LEAST_BODY: u64 = 1024;
+/// How often that is looked at within `--queue-timeout` …
+const CAPACITY_CHECKS: u32 = 4;
+/// … and the least time between two looks.
+const CAPACITY_PAUSE: Duration = Duration::from_millis(10);
+
 /// What is waited for.
 ///
 /// | waits for  | since                         | when it is over                                      |
@@ -30,7 +42,7 @@ const SHORTAGE_DOUBLINGS: u32 = 3;
 /// | `Shortage` | we were short of descriptors  | the connect is tried again; 503 after the time of one |
 /// | `Queue`    | every upstream was full       | 503                                                  |
 /// | `Connect`  | the connect was asked for     | the next address, then the next upstream             |
-/// | `Response` | the request was out           | 504                                                  |
+/// | `Response` | the request was out; put off by 102 and 103 | 504                                    |
 /// | `Progress` | the last byte moved           | 408 or 504, whoever stalls; abort if answered        |
 /// | `Tunnel`   | the last byte moved           | closed                                               |
 /// | `Linger`   | the last answer was out       | closed                                               |
@@ -57,18 +69,74 @@ impl Session {
         }
         let timeouts = &self.state.config.timeouts;
         let last_moved = self.since.max(self.moved);
-        Some(match self.waiting {
+        let at = match self.waiting {
             Timeout::Idle => self.since + timeouts.idle,
             Timeout::Grace => self.since + DRAIN_GRACE,
             Timeout::Head => self.since + timeouts.head,
             Timeout::Shortage => self.since + self.shortage_pause(),
             Timeout::Queue => self.since + timeouts.queue,
             Timeout::Connect => self.since + timeouts.connect,
-            Timeout::Response => self.since + timeouts.response,
+            Timeout::Response => self.response_deadline(),
             Timeout::Progress => last_moved + timeouts.progress,
             Timeout::Tunnel => last_moved + timeouts.tunnel,
             Timeout::Linger => self.since + timeouts.linger,
-        })
+        };
+        Some(self.capacity_check_at().map_or(at, |check| check.min(at)))
+    }
+
+    fn response_deadline(&self) -> Instant {
+        let patience = self.state.config.timeouts.response;
+        let at = self.since + patience;
+        let interim_at = self.exchange.as_ref().and_then(|exchange| exchange.interim_at);
+        interim_at.map_or(at, |last| (last + patience).min(self.since + LONGEST_INTERIM).max(at))
+    }
+
+    /// When to look next whether the request's body comes too slowly to keep an upstream that has a
+    /// bound on its requests (`--max-in-flight`).
+    pub(super) fn capacity_check_at(&self) -> Option<Instant> {
+        self.state.config.limits.in_flight?;
+        let is_arriving = matches!(self.request_leg, RequestLeg::Body(_))
+            && !self.request_leg.is_discarding()
+            && matches!(self.link, Link::Open { .. });
+        let exchange = self.exchange.as_ref().filter(|_| is_arriving)?;
+        Some(exchange.pace.check_at)
+    }
+
+    /// An upstream is kept for the request from now on.
+    pub(super) fn begin_pace(&mut self, now: Instant) {
+        let patience = self.state.config.timeouts.queue;
+        let bytes = self.body_bytes();
+        if let Some(exchange) = &mut self.exchange {
+            exchange.pace = Pace { since: now, bytes, check_at: now + patience };
+        }
+    }
+
+    /// Takes the upstream away from a request whose body hardly comes, if others wait for capacity.
+    pub(super) fn check_capacity(&mut self, now: Instant) {
+        const WHY: &str = "the request body came too slowly while others waited";
+        let patience = self.state.config.timeouts.queue;
+        let bytes = self.body_bytes();
+        let is_clients = self.rest_is_clients() && !self.upstream.deaf;
+        let Some(exchange) = &mut self.exchange else { return };
+        let pace = &mut exchange.pace;
+        if bytes - pace.bytes.min(bytes) >= LEAST_BODY {
+            (pace.since, pace.bytes) = (now, bytes);
+        }
+        pace.check_at = now + (patience / CAPACITY_CHECKS).max(CAPACITY_PAUSE);
+        let is_slow = now >= pace.since + patience;
+        if !(is_slow && is_clients && self.state.upstreams.waiting() > 0) {
+            return;
+        }
+        if let ResponseLeg::Head(_) = self.response_leg {
+            self.answer(Reject::with(408, WHY), None);
+        } else {
+            self.abort(WHY, now);
+        }
+    }
+
+    /// Bytes that have come of the request's body.
+    fn body_bytes(&self) -> u64 {
+        if let RequestLeg::Body(transfer) = &self.request_leg { transfer.bytes } else { 0 }
     }
 
     fn shortage_pause(&self) -> Duration {
@@ -141,11 +209,11 @@ impl Session {
         if let Phase::Last(_) = self.phase {
             self.abort("the client does not read", now);
             self.phase = Phase::Closed { abort: true };
-        } else if awaits_response && !self.upstream.is_flushed() {
+        } else if awaits_response && self.link != Link::Buffering && !self.upstream.is_flushed() {
             self.too_late(now);
             self.answer(Reject::with(504, "the upstream does not read the request"), None);
         } else if awaits_response {
-            self.answer(Reject::with(408, "the request body stopped arriving"), None);
+            self.answer(Reject::with(408, CLIENT_STALLED), None);
         } else if self.request_leg.is_discarding() && self.client.output.is_empty() {
             self.request_leg = RequestLeg::Cut;
         } else {

@@ -79,6 +79,10 @@ pub(super) struct Exchange {
     pub spoke_first: bool,
     /// Whether the client still waits for a 100 before it sends its body.
     pub awaits_continue: bool,
+    /// When the last 102 or 103 has come.
+    pub interim_at: Option<Instant>,
+    /// How fast the body has come while an upstream was kept for it.
+    pub pace: Pace,
     /// The final head, once it was written to the client's output.
     pub response: Option<Response>,
     /// The status that the client gets; 0 before it is known.
@@ -96,6 +100,17 @@ pub(super) struct Exchange {
     pub sent_to_client: u64,
     pub request_bytes: u64,
     pub response_bytes: u64,
+}
+
+/// How fast a request's body comes; looked at only where `--max-in-flight` bounds what an upstream has.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    /// Since when fewer bytes have come than keep the capacity of an upstream.
+    pub since: Instant,
+    /// Bytes of the body that had come then.
+    pub bytes: u64,
+    /// When it is looked at next.
+    pub check_at: Instant,
 }
 
 impl Exchange {
@@ -116,6 +131,8 @@ impl Exchange {
             response_began: false,
             spoke_first: false,
             awaits_continue: request.expects_continue,
+            interim_at: None,
+            pace: Pace { since: now, bytes: 0, check_at: now },
             response: None,
             status: 0,
             why: "",

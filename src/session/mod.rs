@@ -214,6 +214,8 @@ enum Link {
     Short,
     /// Every upstream is full; there is a place in the queue.
     Queued,
+    /// Every upstream is full, and the request's body is buffered first.
+    Buffering,
     Connecting,
     Open {
         reused: bool,
@@ -268,6 +270,8 @@ pub struct Session {
     since: Instant,
     /// When a byte was moved last.
     moved: Instant,
+    /// When the last byte came from the client.
+    client_sent: Instant,
     /// Whether it was accepted only to be told that there are too many.
     turned_away: bool,
 }
@@ -293,6 +297,7 @@ impl Session {
             waiting: Timeout::Idle,
             since: now,
             moved: now,
+            client_sent: now,
             turned_away: false,
         }
     }
@@ -343,6 +348,10 @@ impl Session {
                 return next;
             }
             if changed {
+                continue;
+            }
+            if may_fire && self.capacity_check_at().is_some_and(|at| at <= now) {
+                self.check_capacity(now);
                 continue;
             }
             if may_fire && self.deadline().is_some_and(|at| at <= now) {
@@ -412,7 +421,9 @@ impl Session {
         }
         port.input.filled(n);
         self.moved = now;
-        if let (Side::Upstream, Some(exchange)) = (from, &mut self.exchange) {
+        if from == Side::Client {
+            self.client_sent = now;
+        } else if let Some(exchange) = &mut self.exchange {
             exchange.spoke_first |= !exchange.wrote;
             exchange.response_began |= !exchange.spoke_first;
         }

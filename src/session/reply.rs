@@ -56,8 +56,10 @@ impl Session {
 
     /// Detaches the upstream connection for good, or withdraws the connect.
     pub(super) fn drop_link(&mut self) {
-        if self.link == Link::Queued {
-            self.leave_queue();
+        match self.link {
+            Link::Queued => self.leave_queue(),
+            Link::Buffering => self.link = Link::None,
+            _ => (),
         }
         if self.link != Link::None {
             self.link = Link::None;

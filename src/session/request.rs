@@ -2,12 +2,12 @@
 
 use std::io::ErrorKind;
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::exchange::{Exchange, RequestLeg, ResponseLeg};
 use super::reply::DISCARD;
 use super::retry::{Attempt, Failure, Verdict, decide};
-use super::{ConnectFailure, Link, Phase, Session, Timeout};
+use super::{ConnectFailure, LEAST_READ, Link, Phase, Session, Timeout};
 use crate::config::Limits;
 use crate::http1::body::{Decoder, Encoder, Flow, Transfer};
 use crate::http1::fields::{Name, number};
@@ -24,6 +24,11 @@ use crate::who;
 const RETRY_AFTER_SHORTAGE: u64 = 1;
 /// Seconds after which a request that found every upstream full may be tried again.
 const RETRY_AFTER_OVERLOAD: u64 = 1;
+
+/// How long a client must have sent nothing of its request's body for the end of the upstream's
+/// connection to be taken for the upstream's own read timeout. Pauses within a body that is on its
+/// way are shorter, and such a request is sent again if it may be.
+const CLIENT_STALL: Duration = Duration::from_millis(250);
 
 const TOO_MANY_WAIT: &str = "every live upstream is busy, and no more requests may wait";
 
@@ -150,29 +155,31 @@ impl Session {
             let reject = Reject::with(503, "too many connections");
             return Some(Refusal { reject, retry_after: Some(RETRY_AFTER_SHORTAGE) });
         }
+        let is_traced = head.request.method == Method::Options;
+        let mut hops = head.fields.values(Name::MaxForwards).filter(|_| is_traced).map(number);
+        let mut ends_here = false;
+        if hops.any(|hops| hops.inspect(|hops| ends_here |= *hops == 0).is_none()) {
+            return Some(Reject::bad("Max-Forwards is not a number").into());
+        }
+        // Every well-formed request counts, whoever answers it (rule 46).
+        if let Some(limiter) = &self.state.limiter
+            && let Err(wait) = limiter.admit(client, now)
+        {
+            let reject = Reject::with(429, "too many requests from this client within a minute");
+            let seconds = (wait.as_secs_f64().ceil() as u64).clamp(1, WINDOW.as_secs());
+            return Some(Refusal { reject, retry_after: Some(seconds) });
+        }
         if let Some(reject) = head.refusal {
             return Some(reject.into());
         }
-        if let (Framing::Length(length), Some(most)) =
-            (head.request.framing, self.state.config.limits.body)
-            && length > most
-        {
+        let is_too_long = matches!(
+            (head.request.framing, self.state.config.limits.body),
+            (Framing::Length(length), Some(most)) if length > most
+        );
+        if is_too_long {
             return Some(Reject::with(413, "the body is too long").into());
         }
-        if head.request.method == Method::Options {
-            for hops in head.fields.values(Name::MaxForwards) {
-                match number(hops) {
-                    Some(0) => return Some(Reject::with(200, "").into()),
-                    Some(_) => (),
-                    None => return Some(Reject::bad("Max-Forwards is not a number").into()),
-                }
-            }
-        }
-        let limiter = self.state.limiter.as_ref()?;
-        let wait = limiter.admit(client, now).err()?;
-        let reject = Reject::with(429, "too many requests from this client within a minute");
-        let seconds = (wait.as_secs_f64().ceil() as u64).clamp(1, WINDOW.as_secs());
-        Some(Refusal { reject, retry_after: Some(seconds) })
+        ends_here.then(|| Reject::with(200, "").into())
     }
 
     /// Moves what has arrived of the request's body. Returns whether anything has changed.
@@ -243,16 +250,41 @@ impl Session {
 
     /// Every upstream has as many requests as it may: this one waits, unless too many do.
     fn wait_for_room(&mut self, now: Instant) {
+        let is_buffered = self.is_body_buffered();
         let Some(exchange) = &mut self.exchange else { return };
         // Room at the one that has failed is for others.
         exchange.choice = None;
+        self.response_leg = ResponseLeg::Head(Default::default());
+        if !is_buffered {
+            self.link = Link::Buffering;
+            return;
+        }
         exchange.queued = self.state.upstreams.wait_for_room(exchange.client, &exchange.tried);
         if exchange.queued.is_none() {
             return self.overloaded(TOO_MANY_WAIT, now);
         }
         self.link = Link::Queued;
         self.is_queue_told = false;
-        self.response_leg = ResponseLeg::Head(Default::default());
+    }
+
+    /// Whether as much of the request's body has come as can be kept here. A request waits for
+    /// capacity only then: an upstream is not kept for a body that does not come.
+    fn is_body_buffered(&self) -> bool {
+        let (_, for_upstream) = self.appetites();
+        let awaits_continue = self.exchange.as_ref().is_some_and(|e| e.awaits_continue);
+        let is_arriving = matches!(self.request_leg, RequestLeg::Body(_));
+        !is_arriving || awaits_continue || for_upstream < LEAST_READ
+    }
+
+    /// Chooses again once the body is buffered, or as soon as more of it has come (`relayed`):
+    /// while an upstream has capacity, bodies stream. Returns whether anything has changed.
+    pub(super) fn settle_buffering(&mut self, relayed: bool, now: Instant) -> bool {
+        let is_due = self.link == Link::Buffering && (relayed || self.is_body_buffered());
+        if is_due {
+            self.link = Link::None;
+            self.choose(now);
+        }
+        is_due
     }
 
     /// Looks what has become of the place in the queue. Returns whether anything has changed.
@@ -294,12 +326,14 @@ impl Session {
         }
         exchange.wrote = false;
         (exchange.response_began, exchange.spoke_first) = (false, false);
+        exchange.interim_at = None;
         self.connect = Some((choice.upstream().clone(), pooled));
         exchange.choice = Some(choice);
         self.link = Link::Connecting;
         self.response_leg = ResponseLeg::Head(Default::default());
         // Each attempt has a deadline of its own.
         (self.waiting, self.since) = (Timeout::Connect, now);
+        self.begin_pace(now);
     }
 
     /// There is no connection to the upstream that was chosen.
@@ -365,7 +399,7 @@ impl Session {
         let reused = matches!(self.link, Link::Open { reused: true });
         self.drop_link();
         match failure {
-            Failure::Lost if !reused => self.loss(now),
+            Failure::Lost if !reused && !self.rest_is_clients() => self.loss(now),
             Failure::Late => self.too_late(now),
             _ => (),
         }
@@ -373,6 +407,7 @@ impl Session {
     }
 
     fn retry_or_give_up(&mut self, failure: Failure, reused: bool, now: Instant) {
+        let client_stalls = self.rest_is_clients() && now >= self.client_sent + CLIENT_STALL;
         let Some(exchange) = &mut self.exchange else { return };
         if exchange.response.is_some() && exchange.sent_to_client == 0 {
             // The client has seen nothing of the answer yet, so it can be taken back.
@@ -386,6 +421,7 @@ impl Session {
             idempotent: exchange.request.method.is_idempotent(),
             response_began: exchange.response_began,
             answered: exchange.response.is_some(),
+            client_stalls,
             attempts_left: exchange.attempts < self.state.config.retry.attempts
                 && exchange.tried.len() + 1 < self.state.upstreams.all().len(),
         };
@@ -422,15 +458,27 @@ impl Session {
         let was_counted = std::mem::replace(&mut exchange.loss_counted, true);
         let is_trial = exchange.choice.as_ref().is_some_and(|c| c.chosen() == Chosen::Trial);
         if !was_counted || is_trial {
-            self.observe(Seen::Broken, now);
+            let client = who::key_of(exchange.client);
+            self.observe(Seen::Broken { client }, now);
         }
+    }
+
+    /// Whether all that has come of the request's body has gone on, and the rest is the client's to
+    /// send. What the upstream does meanwhile is not held against it: it has had no whole request.
+    pub(super) fn rest_is_clients(&self) -> bool {
+        let awaits_continue = self.exchange.as_ref().is_none_or(|e| e.awaits_continue);
+        matches!(self.request_leg, RequestLeg::Body(_))
+            && !self.request_leg.is_discarding()
+            && !awaits_continue
+            && (self.upstream.is_flushed() || self.upstream.deaf)
     }
 
     /// The upstream has neither read all of the request nor answered it in time. It is not its fault
     /// if it was the client that did not go on.
     pub(super) fn too_late(&self, now: Instant) {
         let is_held_up = self.exchange.as_ref().is_none_or(|exchange| exchange.awaits_continue)
-            || !self.client.is_flushed();
+            || !self.client.is_flushed()
+            || self.rest_is_clients();
         if self.state.config.health.eject_after.is_some() && !is_held_up {
             self.observe(Seen::TooLate, now);
         }

@@ -43,6 +43,7 @@ impl Session {
         match search.end(self.upstream.input.unread(), false, limits) {
             Ok(Some(len)) => self.take_response_head(len, &search, limits, now),
             Ok(None) if self.upstream.ended || self.upstream.failed => {
+                self.note_stray_bytes(now);
                 self.upstream_failed(Failure::Lost, now);
             }
             Ok(None) => {
@@ -50,6 +51,7 @@ impl Session {
                 return false;
             }
             Err(fault) => {
+                self.note_stray_bytes(now);
                 self.upstream_failed(Failure::Malformed(BadResponse::from(fault).0), now);
             }
         }
@@ -63,7 +65,24 @@ impl Session {
             Link::Open { reused: true } => Failure::Lost,
             _ => Failure::Malformed("the upstream spoke before it was asked"),
         };
+        self.distrust_upstream(now);
         self.upstream_failed(failure, now);
+    }
+
+    /// Its connections are not used again for a while (rule 29).
+    fn distrust_upstream(&self, now: Instant) {
+        if let Some(choice) = self.exchange.as_ref().and_then(|exchange| exchange.choice.as_ref()) {
+            choice.upstream().distrust(now);
+        }
+    }
+
+    /// Bytes on a connection that was kept, behind a request that was written to it, begin no
+    /// response: most likely they were on their way before, and belong to nobody.
+    fn note_stray_bytes(&self, now: Instant) {
+        let is_response = self.upstream.input.unread().iter().zip(b"HTTP/1.").all(|(a, b)| a == b);
+        if self.link == (Link::Open { reused: true }) && !is_response {
+            self.distrust_upstream(now);
+        }
     }
 
     fn take_response_head(
@@ -78,7 +97,10 @@ impl Session {
         let bytes = &self.upstream.input.unread()[..len];
         let head = match head::response(bytes, search, request.method, limits) {
             Ok(head) => head,
-            Err(BadResponse(why)) => return self.upstream_failed(Failure::Malformed(why), now),
+            Err(BadResponse(why)) => {
+                self.note_stray_bytes(now);
+                return self.upstream_failed(Failure::Malformed(why), now);
+            }
         };
         let mut rules = ResponseRules {
             framing: Framing::Empty,
@@ -103,6 +125,9 @@ impl Session {
                 }
                 if let Some(exchange) = &mut self.exchange {
                     exchange.awaits_continue &= head.response.status != 100;
+                    if matches!(head.response.status, 102 | 103) {
+                        exchange.interim_at = Some(now);
+                    }
                 }
                 self.upstream.input.consume(len);
                 self.response_leg = ResponseLeg::Head(Search::default());
@@ -147,14 +172,17 @@ impl Session {
         now: Instant,
     ) {
         let counts_errors = self.state.config.health.eject_after.is_some();
+        let had_whole_request = !self.rest_is_clients();
         let Some(exchange) = &mut self.exchange else { return };
         exchange.response = Some(response);
         exchange.status = response.status;
         exchange.persists = rules.persists;
         exchange.sent_to_client = 0;
-        let served = exchange.choice.as_ref().map(|choice| match response.status {
-            status if counts_errors && is_own_fault(status) => choice.failed(status),
-            _ => choice.served(),
+        let served = exchange.choice.as_ref().and_then(|choice| match response.status {
+            status if counts_errors && is_own_fault(status) => {
+                had_whole_request.then(|| choice.failed(status))
+            }
+            _ => Some(choice.served()),
         });
         self.upstream.output.let_go();
         if self.upstream.deaf && !matches!(self.request_leg, RequestLeg::Done) {

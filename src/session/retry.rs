@@ -22,6 +22,8 @@ pub struct Attempt {
     pub response_began: bool,
     /// A byte of a final response has reached the client, or may have.
     pub answered: bool,
+    /// The rest of the request is the client's to send, which has sent nothing for a while.
+    pub client_stalls: bool,
     /// There is an upstream that it has not been at, and one more is within the limit of an exchange.
     pub attempts_left: bool,
 }
@@ -57,6 +59,7 @@ pub enum Verdict {
 /// | connecting                              | always: nothing was sent                                       |
 /// | reused connection, no response byte     | replayable ∧ (idempotent ∨ nothing written): same upstream     |
 /// | fresh connection, no response byte      | replayable ∧ (nothing written ∨ idempotent ∧ within the budget) |
+/// | any connection, while the client stalls | never: 408                                                     |
 /// | a response had begun, or was malformed  | never: 502                                                     |
 /// | no response in time                     | never: 504                                                     |
 /// | the client has a part of it             | never: abort                                                   |
@@ -72,6 +75,9 @@ pub fn decide(attempt: &Attempt, failure: Failure, budget: &Budget, now: Instant
         Failure::Malformed(_) => return gave_up,
         Failure::Connect if attempt.attempts_left => return Verdict::RetryOther,
         Failure::Connect => return gave_up,
+        Failure::Lost if attempt.client_stalls && !attempt.response_began => {
+            return Verdict::Answer(Reject::with(408, CLIENT_STALLED));
+        }
         Failure::Lost => (),
     }
     let may_send_again = attempt.replayable && (attempt.idempotent || !attempt.wrote);
@@ -87,6 +93,9 @@ pub fn decide(attempt: &Attempt, failure: Failure, budget: &Budget, now: Instant
         gave_up
     }
 }
+
+/// Why a request is 408 whose body stops arriving.
+pub const CLIENT_STALLED: &str = "the request body stopped arriving";
 
 impl Failure {
     /// What is answered, and logged, when nothing more can be done.
@@ -105,7 +114,7 @@ mod tests {
     use super::*;
 
     /// One letter a fact: r = reused, w = wrote, h = held (replayable), i = idempotent, b =
-    /// response began, a = answered, n = no attempts left.
+    /// response began, a = answered, n = no attempts left, s = the client stalls.
     fn verdict(facts: &str, failure: Failure) -> Verdict {
         let is = |letter| facts.contains(letter);
         let attempt = Attempt {
@@ -115,6 +124,7 @@ mod tests {
             idempotent: is('i'),
             response_began: is('b'),
             answered: is('a'),
+            client_stalls: is('s'),
             attempts_left: !is('n'),
         };
         let now = Instant::now();
@@ -160,6 +170,10 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert_eq!(status(Failure::Late), 504);
+        for facts in ["whis", "rwhis", "rhs"] {
+            let expected = Verdict::Answer(Reject::with(408, CLIENT_STALLED));
+            assert_eq!(verdict(facts, Failure::Lost), expected, "{facts}");
+        }
         assert_eq!(status(Failure::Malformed("x")), 502);
     }
 
@@ -174,6 +188,7 @@ mod tests {
             idempotent: true,
             response_began: false,
             answered: false,
+            client_stalls: false,
             attempts_left: true,
         };
         let decide = |attempt: &Attempt| decide(attempt, Failure::Lost, &budget, now);

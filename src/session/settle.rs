@@ -9,6 +9,7 @@
 //! | any          | Head     | 101 otherwise               | 502                                                       |
 //! | Body         | Head     | final head                  | forward it and keep relaying both ways                    |
 //! | Body         | Head     | the upstream stops reading  | wait for its response; then Cut                           |
+//! | Body         | Head     | the client stalls, the upstream ends | 408, and nobody is blamed                        |
 //! | any          | Head     | the upstream ends or fails  | `retry::decide`                                           |
 //! | any          | Body     | the upstream ends too soon  | abort: no clean end                                       |
 //! | Body         | Done     | the answer was the upstream's | Cut; drop the upstream; linger, then close              |
@@ -59,7 +60,8 @@ impl Session {
             RequestLeg::Tunnel => return self.relay_tunnel(now),
             RequestLeg::Body(_) | RequestLeg::Done | RequestLeg::Cut => (),
         }
-        let moved_in = self.relay_request(now) | self.settle_queue(now);
+        let relayed = self.relay_request(now);
+        let moved_in = self.settle_queue(now) | self.settle_buffering(relayed, now) | relayed;
         if self.phase != Phase::Open {
             return true;
         }

@@ -80,8 +80,9 @@ impl Session {
             _ => return,
         };
         transfer.went_past(n);
-        if let (Side::Client, Some(exchange)) = (from, &mut self.exchange) {
-            exchange.awaits_continue = false;
+        if from == Side::Client {
+            self.client_sent = now;
+            self.exchange.iter_mut().for_each(|exchange| exchange.awaits_continue = false);
         }
     }
 

@@ -28,9 +28,12 @@ pub enum Seen {
     BadStatus(u16),
     /// A probe was connected and got no answer, or none that is HTTP.
     ProbeUnanswered,
-    /// A connection of a real request was lost after it had been made: perhaps one bad request, so
-    /// it only counts.
-    Broken,
+    /// A connection was lost that had been made for a whole request of this client (`who::key_of`):
+    /// perhaps one bad request, so it only counts, and once for each client.
+    Broken {
+        /// The client's key.
+        client: u64,
+    },
     /// A connection was refused, or could not be made, by the other side.
     NoConnection,
     /// A connection was not made in time.
@@ -82,16 +85,43 @@ pub struct Health {
     good_trials: u32,
     /// Bad statuses since the last good probe. Real requests may succeed all the while.
     bad_probes: u32,
-    /// Connections lost since the last good answer.
-    losses: u32,
+    /// Clients that lost a connection since the last good answer.
+    losses: LostClients,
     /// Good probes in a row while ejected.
     good_probes: u32,
+}
+
+/// Clients that lost connections, each counted once.
+#[derive(Debug, Default)]
+struct LostClients {
+    known: Vec<u64>,
+    count: u32,
+}
+
+impl LostClients {
+    /// Clients that are told apart; of those beyond them each loss counts.
+    const MOST: usize = 64;
+
+    fn add(&mut self, client: u64) {
+        if self.known.contains(&client) {
+            return;
+        }
+        if self.known.len() < Self::MOST {
+            self.known.push(client);
+        }
+        self.count = self.count.saturating_add(1);
+    }
+
+    fn clear(&mut self) {
+        self.known.clear();
+        self.count = 0;
+    }
 }
 
 impl Health {
     /// Whether an answer to a real request could change anything.
     pub fn is_doubted(&self) -> bool {
-        self.losses > 0 || self.errors > 0 || !self.is_up()
+        self.losses.count > 0 || self.errors > 0 || !self.is_up()
     }
 
     /// Whether the upstream may be chosen.
@@ -115,7 +145,7 @@ impl Health {
     /// | `ServerError`, `TooLate` | `eject_after` in a row eject: it fails requests | forget earlier good ones |
     /// | `TrialFailed`  | as `ServerError`                        | forget earlier good ones; restores at once unless it fails requests: it is there |
     /// | `BadStatus`, `ProbeUnanswered` | `fall` bad ones, of any kind, eject | forget earlier good ones |
-    /// | `Broken`       | `fall` bad ones, of any kind, eject     | forget earlier good ones |
+    /// | `Broken`       | `fall` bad ones, of any kind and of different clients, eject | forget earlier good ones |
     /// | `NoConnection`, `ConnectTimedOut` | ejects at once       | forget earlier good ones |
     ///
     /// `NoConnection` ejects whatever `fall` says: the next request would meet the same closed
@@ -127,11 +157,13 @@ impl Health {
     pub fn observe(&mut self, seen: Seen, rules: &HealthRules, may_eject: bool) -> Option<Change> {
         match seen {
             Seen::ProbePassed => {
-                (self.bad_probes, self.losses) = (0, 0);
+                self.bad_probes = 0;
+                self.losses.clear();
                 self.good_probes += u32::from(!self.is_up());
             }
             Seen::Served | Seen::TrialServed => {
-                (self.losses, self.errors) = (0, 0);
+                self.errors = 0;
+                self.losses.clear();
                 self.good_trials += u32::from(!self.is_up() && seen == Seen::TrialServed);
             }
             Seen::ServerError(_) | Seen::TrialFailed(_) | Seen::TooLate => {
@@ -140,7 +172,7 @@ impl Health {
             Seen::BadStatus(_) | Seen::ProbeUnanswered => {
                 self.bad_probes = self.bad_probes.saturating_add(1);
             }
-            Seen::Broken => self.losses = self.losses.saturating_add(1),
+            Seen::Broken { client } => self.losses.add(client),
             Seen::NoConnection | Seen::ConnectTimedOut => (),
         }
         if !seen.is_good() {
@@ -149,7 +181,8 @@ impl Health {
         let Some(fault) = self.ejected else {
             let fault = self.fault(seen, rules)?;
             if seen.is_of_a_request() && !may_eject {
-                (self.losses, self.errors) = (0, 0);
+                self.errors = 0;
+                self.losses.clear();
                 return Some(Change::Spared(seen));
             }
             *self = Health { ejected: Some(fault), ..Health::default() };
@@ -171,7 +204,7 @@ impl Health {
     /// What is wrong with one that is up, after `seen`.
     fn fault(&self, seen: Seen, rules: &HealthRules) -> Option<Fault> {
         let has_no_door = matches!(seen, Seen::NoConnection | Seen::ConnectTimedOut);
-        if has_no_door || self.bad_probes.saturating_add(self.losses) >= rules.fall {
+        if has_no_door || self.bad_probes.saturating_add(self.losses.count) >= rules.fall {
             return Some(Fault::Unreachable);
         }
         rules.eject_after.is_some_and(|most| self.errors >= most).then_some(Fault::Failing)
@@ -187,7 +220,7 @@ impl Seen {
     /// Whether it is a request that something went wrong with, perhaps by its own fault.
     pub fn is_of_a_request(self) -> bool {
         let is_error = matches!(self, Seen::ServerError(_) | Seen::TrialFailed(_) | Seen::TooLate);
-        is_error || self == Seen::Broken
+        is_error || matches!(self, Seen::Broken { .. })
     }
 }
 
@@ -204,7 +237,7 @@ impl fmt::Display for Seen {
             Seen::TooLate => write!(f, "it does not answer requests in time"),
             Seen::BadStatus(status) => write!(f, "a probe got status {status}"),
             Seen::ProbeUnanswered => write!(f, "a probe got no HTTP answer in time"),
-            Seen::Broken => write!(f, "it broke off connections without an answer"),
+            Seen::Broken { .. } => write!(f, "it broke off connections without an answer"),
             Seen::NoConnection => write!(f, "it refuses connections"),
             Seen::ConnectTimedOut => write!(f, "no connection was made in time"),
         }
@@ -218,7 +251,7 @@ mod tests {
     const RULES: HealthRules = HealthRules { rise: 2, fall: 3, eject_after: Some(4) };
 
     /// Each row: what is seen, one letter an observation (p = probe passed, s = served, t = trial
-    /// served, 5 = a probe got 500, b = broken, x = no connection, E = a request got 500, l = it was
+    /// served, 5 = a probe got 500, b, c, d = broken for one of three clients, x = no connection, E = a request got 500, l = it was
     /// answered too late, F = a trial got 500), and the state after each (U = up, e = ejected).
     #[test]
     fn states_follow_observations() {
@@ -226,7 +259,10 @@ mod tests {
             ("p", "U"),
             ("5b", "UU"),
             ("5b5", "UUe"),
-            ("bbsbbb", "UUUUUe"), // a good one in between starts the count again
+            ("bcsbcd", "UUUUUe"), // a good one in between starts the count again
+            ("bbbbbb", "UUUUUU"), // one client alone ejects nobody
+            ("bbcbcd", "UUUUUe"),
+            ("5bc", "UUe"),
             ("55p555", "UUUUUe"),
             ("5s5s5", "UUUUe"), // requests may be served while probes fail
             ("x", "e"),         // a closed door needs no second look
@@ -243,7 +279,7 @@ mod tests {
             ("EEEEttEttt", "UUUeeeeeeU"),
             ("xF", "eU"), // it is there
             ("EEEEttFttt", "UUUeeeeeeU"),
-            ("EEbb", "UUUU"), // each kind has its own count
+            ("EEbc", "UUUU"), // each kind has its own count
         ] {
             let mut health = Health::default();
             let got: String = seen.chars().map(|c| step(&mut health, c)).collect();
@@ -265,10 +301,10 @@ mod tests {
     #[test]
     fn one_that_must_not_be_ejected_for_requests_is_spared_each_time_its_count_is_full() {
         for (seen, spared) in [
-            ("bbbbbb", "--s--s"),
+            ("bcdbcd", "--s--s"),
             ("EEEEEEEl", "---s---s"),
             ("E", "-"), // one alone is nothing to tell of
-            ("5bb5b", "--s-s"),
+            ("5bc5b", "--s-s"),
         ] {
             let mut health = Health::default();
             let told =
@@ -277,7 +313,7 @@ mod tests {
             assert_eq!((got.as_str(), health.is_up()), (spared, true), "after {seen}");
         }
         let mut health = Health::default();
-        for c in "bbb55bb5".chars() {
+        for c in "bcd55bc5".chars() {
             health.observe(seen_of(c), &RULES, false);
         }
         assert!(!health.is_up(), "its probes fail, too");
@@ -293,7 +329,9 @@ mod tests {
             'p' => Seen::ProbePassed,
             's' => Seen::Served,
             't' => Seen::TrialServed,
-            'b' => Seen::Broken,
+            'b' => Seen::Broken { client: 1 },
+            'c' => Seen::Broken { client: 2 },
+            'd' => Seen::Broken { client: 3 },
             'E' => Seen::ServerError(500),
             'l' => Seen::TooLate,
             'F' => Seen::TrialFailed(500),

@@ -216,8 +216,10 @@ impl Upstreams {
         // Of several that are seen at once, each is to know how many are left.
         let turning = (!seen.is_good()).then(|| self.turning.lock());
         let stays = match seen {
-            Seen::Broken if self.ejected() + 1 >= self.all.len() => Some("it is the last one live"),
-            Seen::Broken => None,
+            Seen::Broken { .. } if self.ejected() + 1 >= self.all.len() => {
+                Some("it is the last one live")
+            }
+            Seen::Broken { .. } => None,
             _ if seen.is_of_a_request() && self.is_half_ejected() => {
                 Some("no more than half of all are ejected for that")
             }

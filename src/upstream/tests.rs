@@ -165,8 +165,9 @@ fn errors_eject_no_more_than_half_and_probes_do_not_bring_those_back() {
 fn losses_do_not_eject_the_last_live_upstream() {
     let now = Instant::now();
     let upstreams = upstreams(2, |_| ());
-    for id in [0, 0, 0, 1, 1, 1] {
-        upstreams.observe(UpstreamId(id), Seen::Broken, now);
+    for (client, id) in [0, 0, 0, 1, 1, 1].into_iter().enumerate() {
+        let client = client as u64;
+        upstreams.observe(UpstreamId(id), Seen::Broken { client }, now);
     }
     assert_eq!(picks(&upstreams, &[], now), [1]);
     upstreams.observe(UpstreamId(1), Seen::NoConnection, now);
@@ -246,7 +247,7 @@ fn a_trial_that_fails_in_two_ways_fails_once() {
     let upstreams = upstreams(2, |config| config.health.eject_after = Some(1));
     upstreams.observe(UpstreamId(0), Seen::TooLate, start);
     let trial = upstreams.pick(&[], after(10)).unwrap();
-    for seen in [trial.failed(500), Seen::Broken] {
+    for seen in [trial.failed(500), Seen::Broken { client: 1 }] {
         upstreams.observe_choice(&trial, seen, after(10));
     }
     assert_eq!(picks(&upstreams, &[], after(29)), [1]);

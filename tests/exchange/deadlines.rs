@@ -104,8 +104,29 @@ fn a_response_has_sixty_seconds_from_the_end_of_the_request() {
 }
 
 #[test]
-fn interim_responses_do_not_extend_the_wait_for_the_final_one() {
-    let interim = "HTTP/1.1 103 Early Hints\r\n\r\n";
+fn interim_responses_that_tell_of_progress_extend_the_wait_for_the_final_one() {
+    for interim in ["HTTP/1.1 102 Processing\r\n\r\n", "HTTP/1.1 103 Early Hints\r\n\r\n"] {
+        let told =
+            |story: Script, ms| story.after_ms(ms).upstream_sends(interim).client_sees(interim);
+        let late = |story: Script| {
+            story.after_ms(1).dropped().client_sees_answer(504).reported(504, FINISHED)
+        };
+        script()
+            .client_sends(GET)
+            .goes_upstream(get())
+            .then(|story| told(story, 40_000))
+            .after_ms(59_999)
+            .then(late)
+            .replay();
+        // Not for ever: ten minutes in all.
+        let mut story = script().client_sends(GET).goes_upstream(get());
+        for _ in 0..11 {
+            story = told(story, 50_000);
+        }
+        story.after_ms(49_999).then(late).replay();
+    }
+    // A 100 only lets the client go on.
+    let interim = "HTTP/1.1 100 Continue\r\n\r\n";
     script()
         .client_sends(GET)
         .goes_upstream(get())

@@ -33,14 +33,117 @@ fn what_arrives_of_a_body_meanwhile_goes_with_it() {
     let head = "PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 6\r\n";
     busy(9)
         .client_sends(format!("{head}\r\nabc"))
-        .waits_for_room()
+        .after_ms(2_000) // it waits for no room yet
         .client_sends("def")
+        .waits_for_room()
         .others_have(0)
         .goes_upstream(forwarded(head) + "abcdef")
         .upstream_sends(OK)
         .client_sees(OK)
         .kept()
         .reported(200, FINISHED)
+        .replay();
+}
+
+/// While an upstream has room bodies stream, so as soon as there is some it is taken.
+#[test]
+fn a_body_that_is_arriving_goes_on_as_soon_as_there_is_room() {
+    let head = "PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 6\r\n";
+    busy(9)
+        .client_sends(format!("{head}\r\nabc"))
+        .others_have(0)
+        .client_sends("d")
+        .goes_upstream(forwarded(head) + "abcd")
+        .client_sends("ef")
+        .upstream_sees("ef")
+        .upstream_sends(OK)
+        .client_sees(OK)
+        .kept()
+        .reported(200, FINISHED)
+        .replay();
+}
+
+/// Its client waits for a word of the upstream before it sends the body.
+#[test]
+fn one_that_expects_a_100_waits_for_room_at_once() {
+    let head = "PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 6\r\nExpect: 100-continue\r\n";
+    busy(9)
+        .client_sends(format!("{head}\r\n"))
+        .waits_for_room()
+        .others_have(0)
+        .goes_upstream(forwarded(head))
+        .replay();
+}
+
+#[test]
+fn a_body_that_stops_arriving_before_there_is_room_is_408() {
+    busy(9)
+        .client_sends("PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 6\r\n\r\nabc")
+        .after_ms(59_999)
+        .after_ms(1)
+        .client_sees_last_answer(408)
+        .reported(408, FINISHED)
+        .because("the request body stopped arriving")
+        .lingers_then_closes()
+        .replay();
+}
+
+/// One upstream for one request at a time, and a request whose body has begun to come.
+fn trickling(head: &str) -> Script {
+    script_with(1, |config| config.limits.in_flight = Some(1))
+        .client_sends(format!("{head}\r\na"))
+        .goes_upstream(forwarded(head) + "a")
+}
+
+const PUT_9000: &str = "PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 9000\r\n";
+
+/// Rule 47: whoever waits must not wait for a client that sends a byte now and then.
+#[test]
+fn a_body_that_trickles_loses_its_room_when_others_wait() {
+    trickling(PUT_9000)
+        .after_ms(900)
+        .client_sends("b")
+        .upstream_sees("b")
+        .after_ms(900)
+        .another_waits()
+        .after_ms(250)
+        .dropped()
+        .client_sees_last_answer(408)
+        .reported(408, FINISHED)
+        .because("the request body came too slowly while others waited")
+        .lingers_then_closes()
+        .replay();
+}
+
+#[test]
+fn a_body_that_trickles_keeps_its_room_while_nobody_waits() {
+    let mut story = trickling(PUT_9000);
+    for _ in 0..5 {
+        story = story.after_ms(5_000).client_sends("b").upstream_sees("b");
+    }
+    story.replay();
+}
+
+#[test]
+fn a_body_that_comes_keeps_its_room_whoever_waits() {
+    let piece = "b".repeat(1_024);
+    let mut story = trickling(PUT_9000).another_waits();
+    for _ in 0..8 {
+        story = story.after_ms(900).client_sends(&piece).upstream_sees(&piece);
+    }
+    story.replay();
+}
+
+/// It is not the client that holds up a body which the upstream does not read.
+#[test]
+fn a_body_that_is_not_read_keeps_its_room() {
+    trickling(PUT_9000)
+        .stops_taking(Side::Upstream)
+        .client_sends("b")
+        .another_waits()
+        .after_ms(5_000)
+        .takes_again(Side::Upstream)
+        .upstream_sees("b")
         .replay();
 }
 
@@ -186,8 +289,8 @@ fn a_request_that_waits_to_be_sent_again_is_sent_from_its_beginning() {
         .others_have(1)
         .upstream_ends()
         .dropped()
-        .waits_for_room()
         .client_sends(&rest)
+        .waits_for_room()
         .others_have(0)
         .connects(1, Source::Pooled)
         .connected_fresh()

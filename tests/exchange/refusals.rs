@@ -142,9 +142,36 @@ fn a_refused_body_of_64_kib_is_dropped_and_the_connection_kept() {
         .client_sends("b".repeat(DISCARDED))
         .reported(429, FINISHED)
         .client_sends("TRACE / HTTP/1.1\r\nHost: h\r\n\r\n")
-        .client_sees_answer(405)
-        .reported(405, FINISHED)
+        .client_sees_answer(429) // it counts like any other
+        .reported(429, FINISHED)
         .replay();
+}
+
+/// Rule 46: what is answered here is a request, too, and a flood of them is a flood.
+#[test]
+fn well_formed_requests_count_whoever_answers_them() {
+    for (request, status, persists) in [
+        ("TRACE / HTTP/1.1\r\nHost: h\r\n\r\n", 405, true),
+        ("OPTIONS * HTTP/1.1\r\nHost: h\r\nMax-Forwards: 0\r\n\r\n", 200, true),
+        ("GET / HTTP/1.1\r\nHost: h\r\nExpect: more\r\n\r\n", 417, true),
+    ] {
+        script_with(1, |config| config.limits.requests_per_minute = 1)
+            .client_sends(request)
+            .client_sees_answer_with(status, persists, "")
+            .reported(status, FINISHED)
+            .client_sends(GET)
+            .client_sees_answer_with(429, true, "Retry-After: 60")
+            .reported(429, FINISHED)
+            .replay();
+    }
+    script_with(1, |c| (c.limits.requests_per_minute, c.limits.body) = (1, Some(3)))
+        .client_sends(format!("{POST}Content-Length: 4\r\n\r\n"))
+        .client_sees_last_answer(413)
+        .reported(413, FINISHED)
+        .lingers_then_closes()
+        .replay();
+    let limiter = |story: Script| story.client_sees_answer(429).reported(429, FINISHED);
+    limited().client_sends("TRACE / HTTP/1.1\r\nHost: h\r\n\r\n").then(limiter).replay();
 }
 
 #[test]

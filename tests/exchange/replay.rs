@@ -1,5 +1,6 @@
 //! Plays a script in many ways, and looks whether each tells the same story.
 
+use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use balancebeam::session::{Next, Side};
@@ -192,6 +193,11 @@ impl World {
                     let choice = self.state.upstreams.pick(&[], self.now);
                     self.others.push(choice.expect("room for others"));
                 }
+            }
+            Step::AnotherWaits => {
+                let other = IpAddr::from([192, 0, 2, 99]);
+                let place = self.state.upstreams.wait_for_room(other, &[]);
+                self.waiting.push(place.expect("a place in the queue"));
             }
             Step::Live(count) => assert_eq!(self.state.upstreams.live().len(), *count, "live"),
         }

@@ -409,9 +409,98 @@ fn what_an_idle_connection_said_before_it_was_asked_is_nobodys_answer() {
             .connects(0, Source::Fresh)
             .connected_fresh()
             .upstream_sees(seen)
-            .gets_ok()
+            .upstream_sends(OK)
+            .client_sees(OK)
+            .dropped() // none of its connections is used again for a while
+            .reported(200, FINISHED)
             .replay();
     }
+}
+
+/// Rule 29: such bytes may come while the request is on its way. They are an answer to nobody, and
+/// what follows on other connections is not to be trusted either.
+#[test]
+fn stray_bytes_behind_a_request_that_was_written_end_the_reuse_of_connections() {
+    for stray in ["0\r\n\r\n", "\0\0", "what\r\n"] {
+        script()
+            .one_good_exchange()
+            .client_sends(GET)
+            .connects(0, Source::Pooled)
+            .connected_reused()
+            .upstream_sees(get())
+            .upstream_sends(stray)
+            .upstream_ends()
+            .dropped()
+            .then(|story| story.client_sees_answer(502).reported(502, FINISHED))
+            .client_sends(GET)
+            .connects(0, Source::Fresh)
+            .connected_fresh()
+            .upstream_sees(get())
+            .upstream_sends(OK)
+            .client_sees(OK)
+            .dropped()
+            .reported(200, FINISHED)
+            .replay();
+    }
+}
+
+/// The upstream has a read timeout of its own, as most have.
+fn stalled_put() -> Script {
+    let head = "PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n";
+    script_with(2, |config| config.health.fall = 1)
+        .client_sends(head.to_string() + "\r\na")
+        .goes_upstream(forwarded(head) + "a")
+}
+
+/// Rule 43: an upstream that gives up on a body that does not come is not to blame, and no other one
+/// is asked.
+#[test]
+fn a_client_that_stalls_is_408_and_no_upstream_is_blamed() {
+    for ending in [Script::upstream_ends, Script::upstream_resets] {
+        stalled_put()
+            .after_ms(250)
+            .then(ending)
+            .dropped()
+            .client_sees_last_answer(408)
+            .reported(408, FINISHED)
+            .because("the request body stopped arriving")
+            .live(2)
+            .lingers_then_closes()
+            .replay();
+    }
+}
+
+/// A pause within a body that is on its way is no stall: the request is sent again.
+#[test]
+fn a_client_that_pauses_loses_nothing_when_its_upstream_dies() {
+    stalled_put()
+        .after_ms(249)
+        .upstream_ends()
+        .dropped()
+        .live(2)
+        .connects(1, Source::Pooled)
+        .connected_fresh()
+        .client_sends("bcde")
+        .upstream_sees(forwarded("PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n") + "abcde")
+        .gets_ok()
+        .replay();
+}
+
+/// One bad URL must not empty the group: lost connections of one client are one loss.
+#[test]
+fn one_client_alone_ejects_nobody_however_many_connections_it_loses() {
+    let lost = |story: Script, upstream| {
+        story
+            .client_sends(POST_3)
+            .connects(upstream, Source::Pooled)
+            .connected_fresh()
+            .upstream_sees(post_3())
+            .upstream_ends()
+            .dropped()
+            .gets_bad_gateway()
+            .live(2)
+    };
+    [0, 1, 0, 1].into_iter().fold(script_with(2, |_| ()), lost).replay();
 }
 
 #[test]

@@ -91,6 +91,7 @@ pub enum Step {
     Why(&'static str),
     Live(usize),
     Others(usize),
+    AnotherWaits,
 }
 
 /// A story that every replay must tell.
@@ -323,6 +324,11 @@ impl Script {
     /// Other sessions have so many exchanges from now on.
     pub fn others_have(self, exchanges: usize) -> Self {
         self.step(Step::Others(exchanges))
+    }
+
+    /// A request of another session waits for room from now on.
+    pub fn another_waits(self) -> Self {
+        self.step(Step::AnotherWaits)
     }
 
     /// The session must have asked to be woken when an upstream has room.

@@ -10,6 +10,7 @@ use balancebeam::Config;
 use balancebeam::buffer;
 use balancebeam::session::{Direction, Next, Outcome, Session, Side, Splice, Wants};
 use balancebeam::state::ProxyState;
+use balancebeam::upstream::queue::Waiting;
 use balancebeam::upstream::{InFlight, Upstreams};
 
 /// Who asks, in every script; not a trusted peer.
@@ -86,6 +87,8 @@ pub struct World {
     pub is_closed: bool,
     /// Exchanges of other sessions.
     pub others: Vec<InFlight>,
+    /// Places of other sessions in the queue.
+    pub waiting: Vec<Waiting>,
     pub events: Vec<Event>,
     pub steps: Steps,
     pub most_buffered: usize,
@@ -133,6 +136,7 @@ impl World {
             is_connected: false,
             is_closed: false,
             others: Vec::new(),
+            waiting: Vec::new(),
             events: Vec::new(),
             steps,
             most_buffered: 0,

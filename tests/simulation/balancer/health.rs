@@ -3,7 +3,7 @@
 //! second reading of the rules.
 //!
 //! The rules: an upstream that is up is ejected by a connect that fails, or by `fall` probes and
-//! connections together that went wrong since they went well; the last live one is spared when that is
+//! connections together that went wrong since they went well, of each client one connection; the last live one is spared when that is
 //! connections that broke, and counted anew. One that is ejected comes back by `rise` good probes in a row, or by a
 //! request that was sent to try it and is answered, whatever the answer. If the operator says so, `eject_after` errors and late answers in
 //! a row eject, too, or spare it if that were more than half of all; one that they have ejected comes back by three
@@ -34,7 +34,8 @@ struct Model {
     is_ejected: bool,
     /// What went wrong since it went well: probes, and connections.
     probes: u32,
-    losses: u32,
+    /// Clients that have lost connections; each counts once.
+    losses: BTreeSet<u8>,
     /// Good probes in a row since it was ejected.
     good: u32,
     /// Errors and late answers in a row.
@@ -54,6 +55,8 @@ pub struct Judge {
     eject_after: Option<u32>,
     fail_open: bool,
     addresses: Vec<usize>,
+    /// The clients' own addresses, by their places.
+    peers: Vec<u8>,
     connect: Ms,
     /// The least that one waits for an upstream that neither reads nor answers.
     patience: Ms,
@@ -73,6 +76,7 @@ impl Judge {
             eject_after: scenario.knobs.eject_after,
             fail_open: scenario.knobs.fail_open,
             addresses: scenario.upstreams.iter().map(|plan| plan.addresses).collect(),
+            peers: scenario.clients.iter().map(|client| client.address).collect(),
             connect: connect.as_millis() as Ms,
             patience: patience.as_millis() as Ms,
             trials: Trials::new(scenario.upstreams.len(), has_probes),
@@ -127,7 +131,11 @@ impl Judge {
         match said {
             Said::Seen(id, seen) => {
                 self.check_fact(*id, seen, source, net);
-                self.see(*id, seen, net);
+                let loser = match source {
+                    Source::Session { client, .. } => self.peers.get(client).copied(),
+                    Source::Probe { .. } => None,
+                };
+                self.see(*id, seen, loser, net);
                 if let (Source::Session { client, .. }, true) = (source, !self.is_up(*id)) {
                     self.trials.seen(client, *id, seen, net);
                 }
@@ -167,7 +175,7 @@ impl Judge {
                     let has_waited = net.ledger.has_waited(client, id, self.patience, net.now);
                     counts_errors && has_waited
                 }
-                "Broken" => {
+                _ if seen.starts_with("Broken") => {
                     let is_first = self.blamed.insert((client, exchange)) || !self.is_up(id);
                     net.check("one exchange is held against upstreams once", is_first, || {
                         format!("client {client}, exchange {exchange}")
@@ -202,17 +210,24 @@ impl Judge {
         });
     }
 
-    fn see(&mut self, id: usize, seen: &str, net: &mut Net) {
+    fn see(&mut self, id: usize, seen: &str, loser: Option<u8>, net: &mut Net) {
         let live = self.models.iter().filter(|model| !model.is_ejected).count();
         let may_eject_half = 2 * (self.models.len() - live + 1) <= self.models.len();
         let is_trial = seen.starts_with("TrialFailed");
         let is_error = seen.starts_with("ServerError") || is_trial || seen == "TooLate";
+        let is_loss = seen.starts_with("Broken");
         let is_bad_probe = seen.starts_with("BadStatus") || seen == "ProbeUnanswered";
         let model = &mut self.models[id];
         match seen {
-            "ProbePassed" => (model.probes, model.losses) = (0, 0),
-            "Served" | "TrialServed" => (model.losses, model.errors) = (0, 0),
-            "Broken" => model.losses += 1,
+            "ProbePassed" => {
+                model.probes = 0;
+                model.losses.clear();
+            }
+            "Served" | "TrialServed" => {
+                model.errors = 0;
+                model.losses.clear();
+            }
+            _ if is_loss => model.losses.extend(loser),
             _ if is_error => model.errors += 1,
             _ => model.probes += u32::from(is_bad_probe),
         }
@@ -227,13 +242,14 @@ impl Judge {
             if model.fails { model.good_trials >= GOOD_TRIALS } else { is_reached }
         } else {
             let has_no_door = matches!(seen, "NoConnection" | "ConnectTimedOut");
-            let is_gone = has_no_door || model.probes + model.losses >= self.fall;
+            let is_gone = has_no_door || model.probes + model.losses.len() as u32 >= self.fall;
             let most = self.eject_after.unwrap_or(u32::MAX);
             let fails = !is_gone && model.errors >= most;
-            let is_spared = (is_gone && seen == "Broken" && live <= 1)
-                || (fails && is_error && !may_eject_half);
+            let is_spared =
+                (is_gone && is_loss && live <= 1) || (fails && is_error && !may_eject_half);
             if is_spared {
-                (model.losses, model.errors) = (0, 0);
+                model.errors = 0;
+                model.losses.clear();
                 return net.counts.one("upstreams spared, because too few are left");
             }
             model.fails = fails;
@@ -242,7 +258,7 @@ impl Judge {
         if !turns {
             return;
         }
-        let Model { is_ejected, fails, .. } = *model;
+        let Model { is_ejected, fails, .. } = model.clone();
         *model = Model { is_ejected: !is_ejected, fails: fails && !is_ejected, ..Model::default() };
         self.due = Some((id, !is_ejected));
         if is_ejected {
