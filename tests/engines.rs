@@ -42,6 +42,8 @@ mod request_line;
 mod responses;
 #[path = "engines/reuse.rs"]
 mod reuse;
+#[path = "engines/stalls.rs"]
+mod stalls;
 #[path = "engines/streaming.rs"]
 mod streaming;
 #[path = "engines/upgrade.rs"]
