@@ -165,6 +165,9 @@ impl Client {
         let begun = starts.take(self.ends.len()).filter(|&at| before <= at && at < self.sent);
         self.begun.extend(begun.map(|_| net.now));
         if n > 0 {
+            let whole = self.plan.requests.iter().zip(&self.ends);
+            let whole = whole.filter(|(_, end)| before < **end && **end <= self.sent);
+            net.sent_whole.extend(whole.map(|(request, _)| request.id));
             net.tell_near(link);
         }
         n > 0

@@ -60,7 +60,38 @@ pub fn scenario(seed: u64) -> Scenario {
         let often = draws.one_of(&[10, 40, 80]);
         fail(&mut clients, often, &mut draws);
     }
+    if knobs.eject_after.is_some() && draws.percent(25) {
+        linger(&mut clients, &mut draws);
+    }
+    if mood == Mood::Wild && draws.percent(20) {
+        stall(&mut clients, &mut draws);
+    }
     Scenario { seed, mood, knobs, upstreams, clients, happenings }
+}
+
+/// They come and ask for long enough that an upstream which has failed them is tried and comes back.
+fn linger(clients: &mut [ClientPlan], draws: &mut Draws) {
+    for client in clients {
+        client.at = draws.below(40_000) as Ms;
+        client.thinks = 6_000;
+    }
+}
+
+/// Some stop within a body, at upstreams that have a read timeout.
+fn stall(clients: &mut [ClientPlan], draws: &mut Draws) {
+    for client in clients {
+        if draws.percent(50) {
+            let Some(request) = client.requests.first_mut() else { continue };
+            request.method = draws.one_of(&["POST", "PUT"]);
+            (request.size, request.is_old) = (500 + draws.below(20_000), false);
+            request.framing = draws.one_of(&[Framing::Length, Framing::Chunked]);
+            for answer in &mut request.answers {
+                let (after, resets) = (300 + draws.below(5_000) as Ms, draws.percent(50));
+                answer.mishap = Some(UpstreamMishap::GivesUp { after, resets });
+            }
+            client.mishap = Some(ClientMishap::StallsAfterSending(100 + draws.below(request.size)));
+        }
+    }
 }
 
 fn knobs(mood: Mood, draws: &mut Draws) -> Knobs {

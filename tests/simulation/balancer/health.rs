@@ -13,7 +13,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::ledger::Fact;
+use super::ledger::{Fact, Use};
 use super::logs::Said;
 use super::net::Net;
 use super::room::Came;
@@ -181,7 +181,11 @@ impl Judge {
                         format!("client {client}, exchange {exchange}")
                     });
                     net.counts.one("losses held against upstreams");
-                    net.ledger.blame(client, id)
+                    let used = net.ledger.blame(client, id).cloned();
+                    if let Some(used) = &used {
+                        only_whole_requests_are_held_against_upstreams(used, net);
+                    }
+                    used.is_some()
                 }
                 _ if seen.starts_with("TrialFailed") && !self.trials.may_be_trial(client, id) => {
                     false
@@ -279,6 +283,16 @@ impl Judge {
             format!("{ejected} of {of}")
         });
     }
+}
+
+/// An upstream that answers every whole request is not to be ejected for what clients do not send: if
+/// it has taken all that has come of one, the rest is its client's to send.
+fn only_whole_requests_are_held_against_upstreams(used: &Use, net: &mut Net) {
+    let is_whole = used.request.is_none_or(|id| net.sent_whole.contains(&id));
+    let has_more = !net.places[used.link].link.out.bytes.is_empty();
+    net.check("only whole requests are held against upstreams", is_whole || has_more, || {
+        format!("{:?} of upstream {}", used.request, used.upstream)
+    });
 }
 
 fn name_of(ejects: bool) -> &'static str {

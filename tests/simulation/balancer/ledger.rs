@@ -168,9 +168,9 @@ impl Ledger {
 
     /// Takes a fresh connection of `client` to `upstream` that this turn has lost before its answer
     /// was whole, and marks it.
-    pub fn blame(&mut self, client: usize, upstream: usize) -> bool {
+    pub fn blame(&mut self, client: usize, upstream: usize) -> Option<&Use> {
         let ends = &self.ends;
-        let at = self.touched.iter().find(|&&at| {
+        let at = *self.touched.iter().find(|&&at| {
             let used = &self.uses[at];
             used.client == client
                 && used.upstream == upstream
@@ -178,8 +178,9 @@ impl Ledger {
                 && used.is_lost
                 && !used.was_blamed
                 && !ends[used.link].contains(&(used.before + used.read))
-        });
-        at.is_some_and(|&at| !std::mem::replace(&mut self.uses[at].was_blamed, true))
+        })?;
+        self.uses[at].was_blamed = true;
+        Some(&self.uses[at])
     }
 }
 

@@ -2,7 +2,7 @@
 //! what was noticed. Not here: what happens then (`world.rs`).
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -87,6 +87,8 @@ pub struct Net {
     pub active: Vec<Ms>,
     /// How often each request was heard of by an upstream.
     pub heard: BTreeMap<usize, usize>,
+    /// Requests that their clients have sent to the end.
+    pub sent_whole: BTreeSet<usize>,
     pub answers: Vec<Answer>,
     pub finding: Option<Finding>,
     pub counts: Counts,
@@ -112,6 +114,7 @@ impl Net {
             ledger: Ledger::default(),
             active: vec![0; clients],
             heard: BTreeMap::new(),
+            sent_whole: BTreeSet::new(),
             answers: Vec::new(),
             finding: None,
             counts: Counts::default(),

@@ -134,6 +134,8 @@ pub struct AnswerPlan {
 pub enum UpstreamMishap {
     /// It breaks off after so many bytes of the request, by a reset or an end.
     Breaks { after: usize, resets: bool },
+    /// It has a read timeout: it breaks off a request of which nothing has come for so long.
+    GivesUp { after: Ms, resets: bool },
     /// It never answers.
     Mute,
     /// It answers before the request is whole, and reads on or not.

@@ -14,6 +14,8 @@ pub struct Task {
     pub was_checked: bool,
     pub has_continued: bool,
     pub answers_at: Option<Ms>,
+    /// When its upstream's read timeout has passed.
+    pub gives_up_at: Option<Ms>,
     pub has_answered: bool,
     /// What follows when everything is said.
     pub then: Then,

@@ -62,6 +62,10 @@ impl Peer {
         if self.is_done {
             return;
         }
+        self.give_up(net);
+        if self.is_done {
+            return;
+        }
         self.answer(net, scenario);
         let has_said = self.say(net);
         self.say_stray(net);
@@ -122,6 +126,7 @@ impl Peer {
             was_checked: false,
             has_continued: false,
             answers_at: None,
+            gives_up_at: None,
             has_answered: false,
             then: Then::GoesOn,
         });
@@ -136,6 +141,10 @@ impl Peer {
         {
             net.counts.one("upstreams that broke off a request");
             return self.finish(if resets { Then::Resets } else { Then::Closes }, net);
+        }
+        if let Some(UpstreamMishap::GivesUp { after, .. }) = task.plan.mishap {
+            task.gives_up_at = Some(net.now + after);
+            net.stir(self.link, after);
         }
         let Some(message) = self.reader.messages.get(self.done) else { return };
         let Some(request) = scenario.request(task.id) else { return };
@@ -167,6 +176,19 @@ impl Peer {
         {
             task.answers_at = Some(net.now + task.plan.thinks);
             net.stir(self.link, task.plan.thinks);
+        }
+    }
+
+    /// Breaks off a request whose rest does not come, if it is time.
+    fn give_up(&mut self, net: &mut Net) {
+        let is_whole = self.reader.messages.get(self.done).is_some_and(|m| m.is_whole);
+        let Some(Task { plan, gives_up_at, .. }) = &self.task else { return };
+        if let Some(UpstreamMishap::GivesUp { resets, .. }) = plan.mishap
+            && !is_whole
+            && gives_up_at.is_some_and(|at| at <= net.now)
+        {
+            net.counts.one("upstreams that gave up on a request");
+            self.finish(if resets { Then::Resets } else { Then::Closes }, net);
         }
     }
 
