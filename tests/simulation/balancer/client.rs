@@ -2,7 +2,7 @@
 //! Not here: whether it got what it ought to have got (`answers.rs`).
 
 use super::links::Found;
-use super::net::Net;
+use super::net::{Net, Owner};
 use super::reader::Reader;
 use super::scenario::{ClientMishap, ClientPlan, Ms};
 use super::words;
@@ -167,6 +167,9 @@ impl Client {
         if n > 0 {
             let whole = self.plan.requests.iter().zip(&self.ends);
             let whole = whole.filter(|(_, end)| before < **end && **end <= self.sent);
+            if let Owner::Client(place) = net.places[link].owner {
+                net.sent_at[place] = net.now;
+            }
             net.sent_whole.extend(whole.map(|(request, _)| request.id));
             net.tell_near(link);
         }

@@ -131,6 +131,11 @@ impl Ledger {
         self.ends[link].push(at);
     }
 
+    /// The upstream connection that an exchange of `client` uses now.
+    pub fn in_use_by(&self, client: usize) -> Option<&Use> {
+        self.uses.iter().rev().find(|used| used.client == client).filter(|used| !used.is_over)
+    }
+
     /// The request that is being written to a connection.
     pub fn request_of(&self, link: usize) -> Option<usize> {
         let at = (*self.current.get(link)?)?;

@@ -87,6 +87,8 @@ pub struct Net {
     pub active: Vec<Ms>,
     /// How often each request was heard of by an upstream.
     pub heard: BTreeMap<usize, usize>,
+    /// When each client sent a byte last.
+    pub sent_at: Vec<Ms>,
     /// Requests that their clients have sent to the end.
     pub sent_whole: BTreeSet<usize>,
     pub answers: Vec<Answer>,
@@ -114,6 +116,7 @@ impl Net {
             ledger: Ledger::default(),
             active: vec![0; clients],
             heard: BTreeMap::new(),
+            sent_at: vec![0; clients],
             sent_whole: BTreeSet::new(),
             answers: Vec::new(),
             finding: None,

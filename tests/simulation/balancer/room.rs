@@ -3,13 +3,13 @@
 //! connection, wait, are woken, and are over. Not here: whose turn it is among those that wait
 //! (`turns.rs`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use balancebeam::upstream::Upstreams;
 
 use super::logs::Record;
 use super::net::Net;
-use super::scenario::{Ms, Scenario};
+use super::scenario::{Ms, Scenario, What};
 use super::turns::{Outcome, Turns};
 
 /// What is told to those for whom there is no room in the queue, or none in time.
@@ -57,6 +57,10 @@ pub struct Room {
     most: usize,
     patience: Ms,
     addresses: Vec<u8>,
+    /// Requests whose clients wait for a word of the upstream before they send their bodies.
+    expecting: BTreeSet<usize>,
+    /// The clock jumps, so who is late is not told apart from who was not looked at.
+    jumps: bool,
     exchanges: BTreeMap<usize, Exchange>,
     turns: Turns,
     /// When each client had its last turn, and whether it was the first one then.
@@ -68,7 +72,10 @@ pub struct Room {
 impl Room {
     pub fn new(scenario: &Scenario) -> Room {
         let knobs = &scenario.knobs;
+        let requests = scenario.clients.iter().flat_map(|client| &client.requests);
         Room {
+            expecting: requests.filter(|request| request.expects).map(|r| r.id).collect(),
+            jumps: scenario.happenings.iter().any(|(_, what)| matches!(what, What::Jump(1..))),
             bound: knobs.in_flight,
             most: knobs.queue,
             patience: knobs.queue_timeout,
@@ -173,10 +180,39 @@ impl Room {
         if record.why == TOO_MANY {
             net.counts.one("requests for which the queue had no room");
         }
+        if record.why == TOO_LATE {
+            self.no_body_that_does_not_come_keeps_others_waiting(net);
+        }
         if self.most == 0 && record.why == TOO_MANY && self.is_of_this_turn(client, record) {
             self.refused.push(exchange.asked.clone());
         }
         self.end(client, exchange.stand, record.status == REFUSED, net);
+    }
+
+    /// Somebody has waited in vain. Nobody has kept an upstream from it for a body of which nothing has
+    /// come for a long while, and of which the upstream has read all that had.
+    fn no_body_that_does_not_come_keeps_others_waiting(&self, net: &mut Net) {
+        if self.patience < 1_000 || self.jumps {
+            return;
+        }
+        let long_ago = net.now.saturating_sub(2 * self.patience + 500);
+        let stalls = |client: &usize| {
+            let used = net.ledger.in_use_by(*client).filter(|used| used.wrote > 0);
+            used.is_some_and(|used| {
+                let is_whole = used
+                    .request
+                    .is_none_or(|id| net.sent_whole.contains(&id) || self.expecting.contains(&id));
+                let has_read_all = net.places[used.link].link.out.bytes.is_empty();
+                !is_whole && has_read_all && used.since.max(net.sent_at[*client]) < long_ago
+            })
+        };
+        let holds = |(client, exchange): (&usize, &Exchange)| {
+            matches!(exchange.stand, Stand::At(_)).then_some(*client)
+        };
+        let stalled = self.exchanges.iter().filter_map(holds).find(stalls);
+        net.check("bodies that do not come keep nobody waiting", stalled.is_none(), || {
+            format!("client {stalled:?}")
+        });
     }
 
     /// Whether all of an exchange was in this turn.
