@@ -8,6 +8,7 @@ use memchr::memchr;
 use super::BadBody;
 use super::body::Piece;
 use super::fields::{field_line, is_value_byte};
+use super::look_at;
 
 /// Bytes of a chunk's first line, with extensions and line end.
 const LINE: usize = 256;
@@ -22,6 +23,8 @@ pub struct Chunked {
     /// Bytes and fields that the trailer section may still have.
     trailer_bytes: usize,
     trailer_fields: usize,
+    /// Bytes of a trailer field that has not ended yet, in which no line end was found.
+    scanned: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +43,7 @@ impl Chunked {
     /// A body of which nothing has been read. The trailer section may have so many bytes and
     /// fields.
     pub fn new(trailer_bytes: usize, trailer_fields: usize) -> Self {
-        Chunked { state: State::Size, trailer_bytes, trailer_fields }
+        Chunked { state: State::Size, trailer_bytes, trailer_fields, scanned: 0 }
     }
 
     /// The next piece at the front of `wire`; `skip` counts the framing before it.
@@ -63,7 +66,7 @@ impl Chunked {
                     [] | [b'\r'] => return Ok(Piece::More { skip }),
                     _ => return Err(BadBody("a chunk's data is not followed by a line end")),
                 },
-                State::Size => match line(rest, LINE)? {
+                State::Size => match line(rest, 0, LINE)? {
                     None => return Ok(Piece::More { skip }),
                     Some(line) => {
                         skip += line.len() + 2;
@@ -92,9 +95,12 @@ impl Chunked {
 
     fn trailer(&mut self, rest: &[u8], skip: usize) -> Result<Piece, BadBody> {
         const TOO_LONG: BadBody = BadBody("the trailer section is too long");
-        let Some(line) = line(rest, self.trailer_bytes).map_err(|_| TOO_LONG)? else {
+        let found = line(rest, self.scanned, self.trailer_bytes).map_err(|_| TOO_LONG)?;
+        let Some(line) = found else {
+            self.scanned = rest.len();
             return Ok(Piece::More { skip });
         };
+        self.scanned = 0;
         if line.is_empty() {
             return Ok(Piece::End { skip: skip + 2 });
         }
@@ -105,10 +111,13 @@ impl Chunked {
     }
 }
 
-/// The line at the front of `wire` without its CRLF, once it is whole; `most` bytes with it.
-fn line(wire: &[u8], most: usize) -> Result<Option<&[u8]>, BadBody> {
+/// The line at the front of `wire` without its CRLF, once it is whole; `most` bytes with it. The
+/// first `scanned` bytes are known to have no line end.
+fn line(wire: &[u8], scanned: usize, most: usize) -> Result<Option<&[u8]>, BadBody> {
     let within = &wire[..wire.len().min(most)];
-    match memchr(b'\n', within) {
+    let new = within.get(scanned..).unwrap_or_default();
+    look_at(new);
+    match memchr(b'\n', new).map(|at| scanned + at) {
         Some(0) => Err(BadBody("a line ends without a carriage return")),
         Some(at) if within[at - 1] != b'\r' => {
             Err(BadBody("a line ends without a carriage return"))

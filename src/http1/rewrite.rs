@@ -66,10 +66,9 @@ pub fn request(head: &RequestHead<'_>, rules: &RequestRules, out: &mut Buffer) -
     if !fields.has(Name::Host) {
         host(b"Host", out);
     }
-    let names_fields = fields.has(Name::Connection);
     let last_forwarded_for = fields.last(Name::XForwardedFor);
     for (index, field) in fields.iter().enumerate() {
-        if names_fields && fields.are_hop_by_hop(field.name_bytes) {
+        if field.is_hop_by_hop {
             continue;
         }
         match field.name {
@@ -119,15 +118,15 @@ fn request_connection(head: &RequestHead<'_>, out: &mut Buffer) {
 fn request_provenance(head: &RequestHead<'_>, rules: &RequestRules, out: &mut Buffer) {
     let fields = &head.fields;
     // A field that the client's own `Connection` named was not passed on, so it is set here.
-    let passed_on = |name: Name, text: &[u8]| fields.has(name) && !fields.are_hop_by_hop(text);
-    if !passed_on(Name::XForwardedFor, b"x-forwarded-for") {
+    let passed_on = |name: Name| fields.has_end_to_end(name);
+    if !passed_on(Name::XForwardedFor) {
         out.push(b"X-Forwarded-For:");
         forwarded_for(b"", rules.peer, out);
     }
-    if !(rules.trusted && passed_on(Name::XForwardedProto, b"x-forwarded-proto")) {
+    if !(rules.trusted && passed_on(Name::XForwardedProto)) {
         out.push(b"X-Forwarded-Proto: http\r\n");
     }
-    if !(rules.trusted && passed_on(Name::XForwardedHost, b"x-forwarded-host"))
+    if !(rules.trusted && passed_on(Name::XForwardedHost))
         && let Some(authority) = head.authority.filter(|authority| !authority.is_empty())
     {
         out.push(b"X-Forwarded-Host: ");
@@ -190,12 +189,11 @@ pub fn response(head: &ResponseHead<'_>, rules: &ResponseRules, out: &mut Buffer
     let status = head.response.status;
     out.push(b"HTTP/1.1 ");
     line(head.status_and_reason, out);
-    let names_fields = fields.has(Name::Connection);
     let is_upgrade = matches!(status, 101 | 426);
     let has_no_framing = matches!(status, 100..=199 | 204);
     let mut length_told = false;
     for field in fields.iter() {
-        if names_fields && fields.are_hop_by_hop(field.name_bytes) {
+        if field.is_hop_by_hop {
             continue;
         }
         match field.name {

@@ -14,7 +14,7 @@ const PLAIN: RequestRules = RequestRules {
 fn forwarded(line: &str, fields: &str, rules: &RequestRules) -> (String, Option<HostSlot>) {
     let wire = format!("{line}\r\n{fields}\r\n");
     let mut search = Search::default();
-    search.end(wire.as_bytes(), true, LIMITS).unwrap();
+    search.end(wire.as_bytes(), LIMITS).unwrap();
     let head = head::request(wire.as_bytes(), &search, LIMITS).unwrap_or_else(|r| panic!("{r:?}"));
     let mut out = Buffer::default();
     let slot = request(&head, rules, &mut out);
@@ -134,7 +134,7 @@ const TO_NEW: ResponseRules = ResponseRules {
 /// What goes on of a response's head.
 fn answered(wire: &str, rules: &ResponseRules) -> String {
     let mut search = Search::default();
-    search.end(wire.as_bytes(), false, LIMITS).unwrap();
+    search.end(wire.as_bytes(), LIMITS).unwrap();
     let head = head::response(wire.as_bytes(), &search, rules.method, LIMITS)
         .unwrap_or_else(|r| panic!("{r:?}: {wire:?}"));
     let mut out = Buffer::default();

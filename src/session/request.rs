@@ -47,6 +47,8 @@ impl Session {
     /// Looks at the request head that is arriving. Returns whether anything has changed.
     pub(super) fn read_request(&mut self, now: Instant) -> bool {
         let limits = head_limits(&self.state.config.limits);
+        let skipped = self.search.skip_empty_line(self.client.input.unread());
+        self.client.input.consume(skipped);
         let wire = self.client.input.unread();
         if wire.is_empty() {
             if self.client.ended {
@@ -54,21 +56,13 @@ impl Session {
             }
             return self.client.ended;
         }
-        let found = self.search.end(wire, true, limits);
-        if let Ok(Some(len)) = found {
-            self.begin(len, limits, now);
-            return true;
-        }
-        // What is wrong with the first line counts before what is wrong behind it.
-        let first_line = self.search.first_line(wire).map(head::request_line);
-        if let Some(Err(reject)) = first_line {
-            self.refuse_head(reject, now);
-        } else if let Err(fault) = found {
-            self.refuse_head(fault.into(), now);
-        } else if self.client.ended {
-            self.refuse_head(Reject::bad("the request head is not complete"), now);
-        } else {
-            return false;
+        match head::arriving_request(&mut self.search, wire, limits) {
+            Ok(Some(len)) => self.begin(len, limits, now),
+            Ok(None) if self.client.ended => {
+                self.refuse_head(Reject::bad("the request head is not complete"), now);
+            }
+            Ok(None) => return false,
+            Err(reject) => self.refuse_head(reject, now),
         }
         true
     }

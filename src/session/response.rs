@@ -40,7 +40,7 @@ impl Session {
         }
         let mut limits = head_limits(&self.state.config.limits);
         limits.line = limits.head;
-        match search.end(self.upstream.input.unread(), false, limits) {
+        match search.end(self.upstream.input.unread(), limits) {
             Ok(Some(len)) => self.take_response_head(len, &search, limits, now),
             Ok(None) if self.upstream.ended || self.upstream.failed => {
                 self.upstream_failed(Failure::Lost, now);
