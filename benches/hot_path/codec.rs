@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use balancebeam::buffer::Buffer;
 use balancebeam::http1::body::{Decoder, Encoder, Flow, Transfer};
 use balancebeam::http1::head::{self, HeadLimits, Search};
-use balancebeam::http1::rewrite::{self, RequestRules, ResponseRules};
+use balancebeam::http1::rewrite::{self, RequestRules, ResponseRules, TrailerRules};
 use balancebeam::http1::{Framing, Method, Version};
 use criterion::{Criterion, Throughput};
 
@@ -119,7 +119,7 @@ fn response(wire: &[u8], out: &mut Buffer) {
 fn body(from: &mut Buffer, to: &mut Buffer) {
     let decoder = Decoder::new(Framing::Chunked, LIMITS.head, LIMITS.fields);
     let mut transfer = Transfer::new(decoder, Encoder::CHUNKED);
-    assert_eq!(transfer.run(from, to), Ok(Flow::Ended));
+    assert_eq!(transfer.run(from, to, &TrailerRules::default()), Ok(Flow::Ended));
     from.rewind();
     to.consume(black_box(to.unread()).len());
 }

@@ -4,6 +4,7 @@ use balancebeam::buffer::Buffer;
 use balancebeam::http1::Framing;
 use balancebeam::http1::body::{Decoder, Encoder, Flow, Piece, Transfer};
 use balancebeam::http1::chunked::Chunked;
+use balancebeam::http1::rewrite::TrailerRules;
 
 use crate::Pieces;
 use crate::reader::{self, Read};
@@ -123,7 +124,7 @@ fn check_reframed(input: &[u8], said: &Said, limits: (usize, usize)) {
             from.push(&input[at..at + len]);
             at += len;
         }
-        flow = transfer.run(&mut from, &mut to);
+        flow = transfer.run(&mut from, &mut to, &TrailerRules::default());
         let taken = if to.is_empty() { 0 } else { pieces.next(to.len()) };
         out.extend_from_slice(&to.unread()[..taken]);
         to.consume(taken);

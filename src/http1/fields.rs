@@ -161,6 +161,11 @@ impl ConnectionOptions {
         !self.close && (version == Version::Http11 || self.name(Name::KeepAlive))
     }
 
+    /// Whether `name` is `close`, and that is one of them.
+    pub fn closes(self, name: &[u8]) -> bool {
+        self.close && name.eq_ignore_ascii_case(b"close")
+    }
+
     fn read<'a>(options: impl Iterator<Item = &'a [u8]>) -> Result<Self, &'static str> {
         let mut read = ConnectionOptions::default();
         for option in options {
@@ -221,8 +226,10 @@ impl<'a> Fields<'a> {
     fn read_options(&mut self) -> Result<(), &'static str> {
         self.options = ConnectionOptions::read(self.values(Name::Connection).flat_map(elements))?;
         let options = self.options;
+        let head = self.head;
         for place in &mut self.places.0 {
-            place.is_hop_by_hop = options.name(place.name);
+            let name = &head[place.start as usize..place.colon as usize];
+            place.is_hop_by_hop = options.name(place.name) || options.closes(name);
         }
         if options.unknown > 0 {
             self.mark_unknown_options();
@@ -240,7 +247,7 @@ impl<'a> Fields<'a> {
         for place in self.places.0.iter_mut().filter(|place| place.name == Name::Other) {
             let name = &head[place.start as usize..place.colon as usize];
             let found = options.binary_search_by(|option| compare_names(option, name));
-            place.is_hop_by_hop = found.is_ok();
+            place.is_hop_by_hop |= found.is_ok();
         }
     }
 

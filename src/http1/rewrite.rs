@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 
-use super::fields::{Field, Fields, Name, elements};
+use super::fields::{ConnectionOptions, Field, Fields, Name, compare_names, elements};
 use super::head::{RequestHead, ResponseHead, is_h2c};
 use super::{Framing, Method, Version, fields, status};
 use crate::buffer::Buffer;
@@ -291,9 +291,35 @@ pub fn answer(answer: &Answer, out: &mut Buffer) {
     }
 }
 
-/// Whether a trailer field may go on: not if it is about framing, routing or one hop.
-pub fn is_trailer_forwarded(line: &[u8]) -> bool {
-    fields::field_line(line).is_ok_and(|(colon, _)| Name::of(&line[..colon]) == Name::Other)
+/// Which trailer fields go on. The head is gone when they come, so what it said of them is kept.
+#[derive(Debug, Default)]
+pub struct TrailerRules {
+    /// Unknown names that the `Connection` fields of the head list, in the order of `compare_names`;
+    /// at most `MAX_UNKNOWN_OPTIONS`.
+    named: Box<[Box<[u8]>]>,
+    options: ConnectionOptions,
+}
+
+impl TrailerRules {
+    /// For the trailers behind a head with `fields`. Without chunks there are none.
+    pub fn new(fields: &Fields<'_>, framing: Framing) -> Self {
+        if framing != Framing::Chunked {
+            return TrailerRules::default();
+        }
+        let mut named: Box<[Box<[u8]>]> = fields.unknown_options().map(Box::from).collect();
+        named.sort_unstable_by(|a, b| compare_names(a, b));
+        TrailerRules { named, options: fields.options() }
+    }
+
+    /// Whether a trailer field may go on: not if it is about framing, routing or one hop, or if the
+    /// head's `Connection` names it (RFC 9110 §7.6.1).
+    pub fn is_forwarded(&self, line: &[u8]) -> bool {
+        let Ok((colon, _)) = fields::field_line(line) else { return false };
+        let name = &line[..colon];
+        Name::of(name) == Name::Other
+            && !self.options.closes(name)
+            && self.named.binary_search_by(|named| compare_names(named, name)).is_err()
+    }
 }
 
 /// `Upgrade` with every protocol but h2c; nothing if that leaves none.

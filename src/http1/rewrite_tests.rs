@@ -41,6 +41,7 @@ fn fields_of_requests() {
         ("Transfer-encoding: CHUNKED\r\nA: b\r\n", "Transfer-encoding: chunked\r\nA: b\r\n"),
         ("Connection: close\r\n", ""),
         ("Connection: a, B\r\nA: 1\r\nb: 2\r\nC: 3\r\na: 4\r\n", "C: 3\r\n"),
+        ("Connection: close\r\nClose: 1\r\nCloser: 2\r\n", "Closer: 2\r\n"),
         ("A: 1\r\nConnection: x\r\nConnection: a\r\n", ""),
         ("Connection: keep-alive\r\nKeep-Alive: 5\r\nProxy-Connection: x\r\n", ""),
         ("Proxy-Authorization: x\r\nHTTP2-Settings: x\r\n", ""),
@@ -227,8 +228,9 @@ fn what_a_response_says_about_the_clients_connection() {
 
 #[test]
 fn trailers_about_framing_routing_or_one_hop_do_not_go_on() {
+    let rules = TrailerRules::default();
     for line in ["A: b", "Content-MD5: x", "x-forwarded: a"] {
-        assert!(is_trailer_forwarded(line.as_bytes()), "{line:?}");
+        assert!(rules.is_forwarded(line.as_bytes()), "{line:?}");
     }
     for name in [
         "Connection",
@@ -248,9 +250,25 @@ fn trailers_about_framing_routing_or_one_hop_do_not_go_on() {
         "X-Forwarded-Host",
         "X-Forwarded-Proto",
     ] {
-        assert!(!is_trailer_forwarded(format!("{name}: x").as_bytes()), "{name}");
+        assert!(!rules.is_forwarded(format!("{name}: x").as_bytes()), "{name}");
     }
-    assert!(!is_trailer_forwarded(b"no field line"));
+    assert!(!rules.is_forwarded(b"no field line"));
+}
+
+#[test]
+fn trailers_that_connection_names_do_not_go_on() {
+    let wire = b"HTTP/1.1 200 OK\r\nConnection: close, b, Aa\r\nConnection: cC, aa\r\n\r\n";
+    let mut search = Search::default();
+    search.end(wire, LIMITS).unwrap();
+    let head =
+        head::response(wire, &search, Method::Get, LIMITS).unwrap_or_else(|r| panic!("{r:?}"));
+    let rules = TrailerRules::new(&head.fields, Framing::Chunked);
+    for line in ["A: 1", "aaa: 1", "D: 1", "closed: 1"] {
+        assert!(rules.is_forwarded(line.as_bytes()), "{line:?}");
+    }
+    for line in ["AA: 1", "B:", "cc: 1", "CC: 1", "Close: 1"] {
+        assert!(!rules.is_forwarded(line.as_bytes()), "{line:?}");
+    }
 }
 
 #[test]

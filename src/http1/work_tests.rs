@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::body::{Decoder, Encoder, Flow, Transfer};
 use super::head::{self, HeadLimits, Search};
-use super::rewrite::{self, RequestRules, ResponseRules};
+use super::rewrite::{self, RequestRules, ResponseRules, TrailerRules};
 use super::{Framing, LOOKED_AT, Method, Version};
 use crate::buffer::Buffer;
 
@@ -143,7 +143,7 @@ fn a_trailer_that_arrives_byte_by_byte_is_not_searched_again_for_each() {
     let looked_at = work(|| {
         for (at, byte) in wire.bytes().enumerate() {
             from.push(&[byte]);
-            let flow = transfer.run(&mut from, &mut to);
+            let flow = transfer.run(&mut from, &mut to, &TrailerRules::default());
             let is_last = at + 1 == wire.len();
             assert_eq!(flow, Ok(if is_last { Flow::Ended } else { Flow::Starved }));
         }

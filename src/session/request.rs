@@ -12,7 +12,7 @@ use crate::config::Limits;
 use crate::http1::body::{Decoder, Encoder, Flow, Transfer};
 use crate::http1::fields::{Name, number};
 use crate::http1::head::{self, HeadLimits, RequestHead};
-use crate::http1::rewrite::{self, RequestRules};
+use crate::http1::rewrite::{self, RequestRules, TrailerRules};
 use crate::http1::{BadBody, Framing, Method, Reject, Request, Version};
 use crate::limit::WINDOW;
 use crate::upstream::health::Seen;
@@ -102,6 +102,7 @@ impl Session {
             self.peer
         };
         let mut exchange = Exchange::new(head.request, client, now);
+        exchange.request_trailers = TrailerRules::new(&head.fields, head.request.framing);
         exchange.request.keep_alive &= !self.turned_away;
         let refusal = self.refusal(&head, client, now);
         if refusal.is_none() {
@@ -175,14 +176,14 @@ impl Session {
         if self.upstream.deaf {
             return false;
         }
+        let Some(exchange) = &mut self.exchange else { return false };
         let before = self.client.input.len();
-        let flow = transfer.run(&mut self.client.input, &mut self.upstream.output);
+        let (from, to) = (&mut self.client.input, &mut self.upstream.output);
+        let flow = transfer.run(from, to, &exchange.request_trailers);
         let (bytes, is_discarding) = (transfer.bytes, transfer.encoder == Encoder::Nowhere);
         let moved = self.client.input.len() != before;
-        if let Some(exchange) = &mut self.exchange {
-            exchange.request_bytes = bytes;
-            exchange.awaits_continue &= !moved;
-        }
+        exchange.request_bytes = bytes;
+        exchange.awaits_continue &= !moved;
         let too_long = self.state.config.limits.body.is_some_and(|most| bytes > most);
         match flow {
             Err(BadBody(why)) => self.bad_request_body(Reject::bad(why), now),

@@ -9,7 +9,7 @@ use super::{FIRST_READ, Link, Session};
 use crate::buffer::Buffer;
 use crate::http1::body::{Decoder, Encoder, Flow, Transfer};
 use crate::http1::head::{self, HeadLimits, ResponseHead, Search};
-use crate::http1::rewrite::{self, ResponseRules};
+use crate::http1::rewrite::{self, ResponseRules, TrailerRules};
 use crate::http1::{BadBody, BadResponse, Framing, Version};
 
 /// Whether a status tells of a fault of the server's own, and not of a request that it cannot or will
@@ -110,6 +110,10 @@ impl Session {
             _ => {
                 (rules.framing, rules.persists) = self.leaves_as(&head, len);
                 rewrite::response(&head, &rules, &mut self.client.output);
+                if let Some(exchange) = &mut self.exchange {
+                    exchange.response_trailers =
+                        TrailerRules::new(&head.fields, head.response.framing);
+                }
                 self.start_response(head.response, rules, limits, now);
                 self.upstream.input.consume(len);
             }
@@ -186,15 +190,15 @@ impl Session {
 
     fn relay_response(&mut self, now: Instant) -> bool {
         let ResponseLeg::Body(transfer) = &mut self.response_leg else { return false };
+        let Some(exchange) = &mut self.exchange else { return false };
         let before = self.upstream.input.len();
-        let flow = transfer.run(&mut self.upstream.input, &mut self.client.output);
+        let (from, to) = (&mut self.upstream.input, &mut self.client.output);
+        let flow = transfer.run(from, to, &exchange.response_trailers);
         let starved = flow == Ok(Flow::Starved);
         let closed = starved && self.upstream.ended && !self.upstream.failed;
         let ended =
             flow == Ok(Flow::Ended) || (closed && transfer.sender_closed(&mut self.client.output));
-        if let Some(exchange) = &mut self.exchange {
-            exchange.response_bytes = transfer.bytes;
-        }
+        exchange.response_bytes = transfer.bytes;
         if ended {
             self.response_leg = ResponseLeg::Done;
         } else if let Err(BadBody(why)) = flow {
