@@ -154,7 +154,13 @@ fn check_request(bytes: &[u8], head: &RequestHead<'_>) {
         assert!(count(&left, "expect").min(1) <= expects, "nobody expects anything");
         check_hops(&came, &left, head.request.upgrade);
         assert_eq!(count(&left, "proxy-authorization"), 0, "a secret of one hop");
-        check_kept(&came, &left);
+        check_kept(&came, &left, !rules.trusted);
+        if !rules.trusted {
+            let told = |name: &str| name.replace('_', "-").starts_with("x-forwarded-");
+            let others = left.iter().filter(|(name, _)| told(name));
+            let ours = ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"];
+            assert!(others.map(|(name, _)| name.as_str()).all(|name| ours.contains(&name)));
+        }
         check_read_again(written, head);
     }
 }
@@ -213,7 +219,7 @@ fn check_response(bytes: &[u8], head: &ResponseHead<'_>, method: Method) {
         let is_upgrade = matches!(head.response.status, 101 | 426);
         check_hops(&came, &left, is_upgrade);
         assert_eq!(count(&left, "proxy-authenticate"), 0, "a challenge of one hop");
-        check_kept(&came, &left);
+        check_kept(&came, &left, false);
     }
 }
 
@@ -322,7 +328,8 @@ fn of<'a>(fields: &'a [Field], name: &'a str) -> impl Iterator<Item = &'a [u8]> 
 }
 
 /// Fields that mean nothing to us are the same, in the same order.
-fn check_kept(came: &[Field], left: &[Field]) {
+/// `drops`: those of a proxy that is not trusted are not.
+fn check_kept(came: &[Field], left: &[Field], drops: bool) {
     const KNOWN: [&str; 19] = [
         "connection",
         "content-length",
@@ -348,7 +355,10 @@ fn check_kept(came: &[Field], left: &[Field]) {
         .flat_map(|value| value.split(|b| *b == b','))
         .map(|option| String::from_utf8_lossy(option.trim_ascii()).to_ascii_lowercase())
         .collect();
-    let unknown = |(name, _): &&Field| !KNOWN.contains(&name.as_str()) && !named.contains(name);
+    let is_forwarded = |name: &str| name.replace('_', "-").starts_with("x-forwarded-");
+    let unknown = |(name, _): &&Field| {
+        !(KNOWN.contains(&name.as_str()) || named.contains(name) || drops && is_forwarded(name))
+    };
     let came: Vec<_> = came.iter().filter(unknown).collect();
     let left: Vec<_> = left.iter().filter(unknown).collect();
     assert_eq!(came, left, "what is not known passes as it came");

@@ -36,6 +36,8 @@ pub enum Name {
     XForwardedFor,
     XForwardedHost,
     XForwardedProto,
+    /// Any other that begins with `X-Forwarded-`, or with `_` for a `-` of that; not one name alone.
+    XForwardedOther,
 }
 
 impl Name {
@@ -62,9 +64,25 @@ impl Name {
             (17, b'x') => (b"x-forwarded-proto", Name::XForwardedProto),
             (18, b'p') => (b"proxy-authenticate", Name::ProxyAuthenticate),
             (19, b'p') => (b"proxy-authorization", Name::ProxyAuthorization),
-            _ => return Name::Other,
+            _ => return Name::of_unknown(name),
         };
-        if name.eq_ignore_ascii_case(text) { known } else { Name::Other }
+        if name.eq_ignore_ascii_case(text) { known } else { Name::of_unknown(name) }
+    }
+
+    /// A server may read `_` as `-`, so what looks like a known name with `_` belongs to the family.
+    fn of_unknown(name: &[u8]) -> Name {
+        const FAMILY: &[u8] = b"x-forwarded-";
+        let is_of_family = name.len() >= FAMILY.len()
+            && name.iter().zip(FAMILY).all(|(byte, family)| match byte {
+                b'_' => *family == b'-',
+                byte => byte.to_ascii_lowercase() == *family,
+            });
+        if is_of_family { Name::XForwardedOther } else { Name::Other }
+    }
+
+    /// Whether it is one name, and not any of many.
+    fn is_known(self) -> bool {
+        !matches!(self, Name::Other | Name::XForwardedOther)
     }
 
     fn bit(self) -> u32 {
@@ -176,12 +194,12 @@ impl ConnectionOptions {
                 Name::Host | Name::ContentLength | Name::TransferEncoding => {
                     return Err("a Connection field names a field that framing or routing needs");
                 }
-                Name::Other if option.eq_ignore_ascii_case(b"close") => read.close = true,
-                Name::Other if read.unknown == MAX_UNKNOWN_OPTIONS => {
+                name if name.is_known() => read.known |= name.bit(),
+                _ if option.eq_ignore_ascii_case(b"close") => read.close = true,
+                _ if read.unknown == MAX_UNKNOWN_OPTIONS => {
                     return Err("the Connection fields have more than 32 unknown options");
                 }
-                Name::Other => read.unknown += 1,
-                name => read.known |= name.bit(),
+                _ => read.unknown += 1,
             }
         }
         Ok(read)
@@ -244,7 +262,7 @@ impl<'a> Fields<'a> {
         options.iter_mut().zip(self.unknown_options()).for_each(|(to, option)| *to = option);
         options.sort_unstable_by(|a, b| compare_names(a, b));
         let head = self.head;
-        for place in self.places.0.iter_mut().filter(|place| place.name == Name::Other) {
+        for place in self.places.0.iter_mut().filter(|place| !place.name.is_known()) {
             let name = &head[place.start as usize..place.colon as usize];
             let found = options.binary_search_by(|option| compare_names(option, name));
             place.is_hop_by_hop |= found.is_ok();
@@ -259,9 +277,8 @@ impl<'a> Fields<'a> {
     /// The options of `Connection` that are no known names, in order; at most `MAX_UNKNOWN_OPTIONS`.
     pub fn unknown_options(&self) -> impl Iterator<Item = &'a [u8]> {
         let options = self.values(Name::Connection).flat_map(elements);
-        let is_unknown = |option: &&[u8]| {
-            Name::of(option) == Name::Other && !option.eq_ignore_ascii_case(b"close")
-        };
+        let is_unknown =
+            |option: &&[u8]| !Name::of(option).is_known() && !option.eq_ignore_ascii_case(b"close");
         options.filter(is_unknown).take(self.options.unknown)
     }
 
@@ -472,7 +489,14 @@ mod tests {
             (b"x-forwarded-for", Name::XForwardedFor),
             (b"Hosts", Name::Other),
             (b"Most", Name::Other),
-            (b"x_forwarded-for", Name::Other),
+            (b"X-Forwarded-Ssl", Name::XForwardedOther),
+            (b"x-forwarded-", Name::XForwardedOther),
+            (b"x_forwarded-for", Name::XForwardedOther),
+            (b"X-FORWARDED_HOST", Name::XForwardedOther),
+            (b"x-forwarded-proto-", Name::XForwardedOther),
+            (b"x-forwarded", Name::Other),
+            (b"x-forwardedxfor", Name::Other),
+            (b"x-_orwarded-for", Name::Other),
         ] {
             assert_eq!(Name::of(name), known);
         }

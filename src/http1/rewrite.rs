@@ -45,7 +45,8 @@ pub struct HostSlot {
 /// | `Upgrade`                                        | if an upgrade is asked for, without `h2c`        |
 /// | `Expect`                                         | from HTTP/1.1                                    |
 /// | `X-Forwarded-For`                                | with the peer's address appended                 |
-/// | `X-Forwarded-Proto`, `X-Forwarded-Host`, `Forwarded` | if the peer is trusted; the first two are set otherwise |
+/// | `X-Forwarded-Proto`, `X-Forwarded-Host`          | if the peer is trusted, else they are set        |
+/// | `Forwarded`, every other `X-Forwarded-*`         | if the peer is trusted                           |
 /// | `Max-Forwards` of OPTIONS                        | less one                                         |
 pub fn request(head: &RequestHead<'_>, rules: &RequestRules, out: &mut Buffer) -> Option<HostSlot> {
     let fields = &head.fields;
@@ -82,7 +83,12 @@ pub fn request(head: &RequestHead<'_>, rules: &RequestRules, out: &mut Buffer) -
                 forwarded_for(field.value, rules.peer, out);
             }
             Name::XForwardedFor => line(field.line, out),
-            Name::XForwardedProto | Name::XForwardedHost | Name::Forwarded if rules.trusted => {
+            Name::XForwardedProto
+            | Name::XForwardedHost
+            | Name::XForwardedOther
+            | Name::Forwarded
+                if rules.trusted =>
+            {
                 line(field.line, out);
             }
             Name::MaxForwards => max_forwards(field, head.request.method, out),
@@ -298,17 +304,20 @@ pub struct TrailerRules {
     /// at most `MAX_UNKNOWN_OPTIONS`.
     named: Box<[Box<[u8]>]>,
     options: ConnectionOptions,
+    /// Whether every `X-Forwarded-*` ends here: an untrusted peer sent it.
+    drops_forwarded: bool,
 }
 
 impl TrailerRules {
     /// For the trailers behind a head with `fields`. Without chunks there are none.
-    pub fn new(fields: &Fields<'_>, framing: Framing) -> Self {
+    /// `drops_forwarded`: it came from a peer that is not trusted.
+    pub fn new(fields: &Fields<'_>, framing: Framing, drops_forwarded: bool) -> Self {
         if framing != Framing::Chunked {
             return TrailerRules::default();
         }
         let mut named: Box<[Box<[u8]>]> = fields.unknown_options().map(Box::from).collect();
         named.sort_unstable_by(|a, b| compare_names(a, b));
-        TrailerRules { named, options: fields.options() }
+        TrailerRules { named, options: fields.options(), drops_forwarded }
     }
 
     /// Whether a trailer field may go on: not if it is about framing, routing or one hop, or if the
@@ -316,7 +325,12 @@ impl TrailerRules {
     pub fn is_forwarded(&self, line: &[u8]) -> bool {
         let Ok((colon, _)) = fields::field_line(line) else { return false };
         let name = &line[..colon];
-        Name::of(name) == Name::Other
+        let may_pass = match Name::of(name) {
+            Name::Other => true,
+            Name::XForwardedOther => !self.drops_forwarded,
+            _ => false,
+        };
+        may_pass
             && !self.options.closes(name)
             && self.named.binary_search_by(|named| compare_names(named, name)).is_err()
     }

@@ -95,21 +95,22 @@ impl Session {
             Err(reject) => return self.refuse_head(reject, now),
         };
         let config = &self.state.config;
-        let trusted = &config.forwarding.trusted;
+        let nets = &config.forwarding.trusted;
+        let trusted = who::is_trusted(self.peer, nets);
         let client = if head.fields.has(Name::XForwardedFor) {
-            who::client_address(self.peer, head.fields.values(Name::XForwardedFor), trusted)
+            who::client_address(self.peer, head.fields.values(Name::XForwardedFor), nets)
         } else {
             self.peer
         };
         let mut exchange = Exchange::new(head.request, client, now);
-        exchange.request_trailers = TrailerRules::new(&head.fields, head.request.framing);
+        exchange.request_trailers = TrailerRules::new(&head.fields, head.request.framing, !trusted);
         exchange.request.keep_alive &= !self.turned_away;
         let refusal = self.refusal(&head, client, now);
         if refusal.is_none() {
             self.upstream.output.hold();
             let rules = RequestRules {
                 peer: self.peer,
-                trusted: who::is_trusted(self.peer, trusted),
+                trusted,
                 via: config.forwarding.via_request,
                 upstream_host: config.forwarding.upstream_host,
             };

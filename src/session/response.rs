@@ -112,7 +112,7 @@ impl Session {
                 rewrite::response(&head, &rules, &mut self.client.output);
                 if let Some(exchange) = &mut self.exchange {
                     exchange.response_trailers =
-                        TrailerRules::new(&head.fields, head.response.framing);
+                        TrailerRules::new(&head.fields, head.response.framing, false);
                 }
                 self.start_response(head.response, rules, limits, now);
                 self.upstream.input.consume(len);
