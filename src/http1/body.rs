@@ -60,6 +60,14 @@ impl Decoder {
         }
     }
 
+    /// The body of a response, in which upstreams may deviate a little (see `Chunked::of_response`).
+    pub fn of_response(self) -> Self {
+        match self {
+            Decoder::Chunked(chunked) => Decoder::Chunked(chunked.of_response()),
+            other => other,
+        }
+    }
+
     /// The next piece at the front of `wire`. A `Data` piece counts as read; see `unread`.
     pub fn next(&mut self, wire: &[u8]) -> Result<Piece, BadBody> {
         Ok(match self {

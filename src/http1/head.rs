@@ -53,9 +53,9 @@ impl From<Fault> for BadResponse {
     fn from(fault: Fault) -> Self {
         BadResponse(match fault {
             Fault::Syntax(why) => why,
-            Fault::LineTooLong => "the response's first line is too long",
-            Fault::HeadTooLong => "the response's head is too long",
-            Fault::TooManyFields => "the response's head has too many fields",
+            Fault::LineTooLong => "the response's first line is too long (--max-head allows more)",
+            Fault::HeadTooLong => "the response's head is too long (--max-head allows more)",
+            Fault::TooManyFields => "the response has too many fields (--max-fields allows more)",
         })
     }
 }
@@ -290,8 +290,11 @@ fn expectation(fields: &Fields<'_>, version: Version) -> Result<bool, Reject> {
 pub struct ResponseHead<'a> {
     /// What is kept of it.
     pub response: Response,
-    /// The status as it came, and behind a space the reason phrase, which may be empty.
+    /// The status as it came, and behind a space the reason phrase, which may be empty. Without a
+    /// reason the space may be missing.
     pub status_and_reason: &'a [u8],
+    /// What its fields tell of a body, if they tell one thing: one that has no body may have them.
+    pub told: Option<Framing>,
     /// Its fields.
     pub fields: Fields<'a>,
 }
@@ -306,14 +309,15 @@ pub fn response<'a>(
     let line = search.first_line(head).unwrap_or_default();
     let (version, status, status_and_reason) = status_line(line)?;
     let fields = Fields::read(head, search.fields_start(), limits.fields)?;
-    let framing = Framing::of_response(&fields, version, status, method)?;
+    let told = Framing::told(&fields, version);
+    let framing = Framing::of_response(told, status, method)?;
     let keep_alive = fields.options().keep_alive(version);
     let response = Response { status, version, framing, keep_alive };
-    Ok(ResponseHead { response, status_and_reason, fields })
+    Ok(ResponseHead { response, status_and_reason, told: told.ok(), fields })
 }
 
 /// Reads a status line without its line end (RFC 9112 §4): version, status, and both with the
-/// reason.
+/// reason. A common deviation has one reading alone: no reason, and no space before it.
 pub fn status_line(line: &[u8]) -> Result<(Version, u16, &[u8]), BadResponse> {
     const SHAPE: BadResponse = BadResponse("the status line is not `version status reason`");
     let (version, rest) = match line.split_at_checked(9) {
@@ -322,9 +326,10 @@ pub fn status_line(line: &[u8]) -> Result<(Version, u16, &[u8]), BadResponse> {
         _ => return Err(SHAPE),
     };
     match rest {
-        [a @ b'1'..=b'9', b, c, b' ', reason @ ..]
+        [a @ b'1'..=b'9', b, c, reason @ ..]
             if b.is_ascii_digit()
                 && c.is_ascii_digit()
+                && matches!(reason.first(), None | Some(b' '))
                 && reason.iter().all(|&b| fields::is_value_byte(b)) =>
         {
             let digit = |d: u8| u16::from(d - b'0');

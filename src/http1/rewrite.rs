@@ -186,7 +186,7 @@ pub struct ResponseRules {
 ///
 /// | field                                            | goes on                                           |
 /// |--------------------------------------------------|---------------------------------------------------|
-/// | `Content-Length`                                 | anew, once, unless the body leaves in chunks or the status has no framing |
+/// | `Content-Length`                                 | anew, once, unless the status has no framing or the fields contradict each other |
 /// | `Transfer-Encoding`                              | anew, if the body leaves in chunks or would have (HEAD) |
 /// | `Connection`, what it names, `Keep-Alive`, `Proxy-Connection`, `Proxy-Authenticate`, `TE` | no |
 /// | `Upgrade`                                        | with 101 and 426, then with `Connection: upgrade` |
@@ -194,28 +194,32 @@ pub fn response(head: &ResponseHead<'_>, rules: &ResponseRules, out: &mut Buffer
     let fields = &head.fields;
     let status = head.response.status;
     out.push(b"HTTP/1.1 ");
-    line(head.status_and_reason, out);
+    out.push(head.status_and_reason);
+    out.push(if head.status_and_reason.len() == 3 { b" \r\n" } else { b"\r\n" });
     let is_upgrade = matches!(status, 101 | 426);
     let has_no_framing = matches!(status, 100..=199 | 204);
-    let mut length_told = false;
+    let mut length = match head.told {
+        Some(Framing::Length(length)) if !has_no_framing => Some(length),
+        _ => None,
+    };
     for field in fields.iter() {
         if field.is_hop_by_hop {
             continue;
         }
         match field.name {
-            Name::ContentLength if has_no_framing || rules.framing == Framing::Chunked => (),
-            Name::ContentLength if !std::mem::replace(&mut length_told, true) => {
-                let first = elements(field.value).next().unwrap_or_default();
-                named(field, first, out);
+            Name::ContentLength => {
+                if let Some(length) = length.take() {
+                    named(field, decimal(length, &mut [0; 20]), out);
+                }
             }
             Name::Connection | Name::KeepAlive | Name::ProxyConnection => (),
-            Name::ContentLength | Name::TransferEncoding | Name::Upgrade => (),
+            Name::TransferEncoding | Name::Upgrade => (),
             Name::ProxyAuthenticate | Name::Te | Name::Http2Settings => (),
             _ => line(field.line, out),
         }
     }
     let would_be_chunked = rules.method == Method::Head
-        && fields.has(Name::TransferEncoding)
+        && head.told == Some(Framing::Chunked)
         && rules.version == Version::Http11
         && !has_no_framing;
     if rules.framing == Framing::Chunked || would_be_chunked {

@@ -149,7 +149,7 @@ fn fields_of_responses() {
     use Framing::{Chunked, Empty, Length, UntilClose};
     for (status, fields, framing, goes_on) in [
         ("200 OK", "A: b\r\nSet-Cookie: 1\r\nset-cookie: 2\r\n", Empty, None),
-        ("200 OK", "content-length: 005\r\n", Length(5), Some("content-length: 005\r\n")),
+        ("200 OK", "content-length: 005\r\n", Length(5), Some("content-length: 5\r\n")),
         (
             "200 ",
             "Content-Length: 5, 5\r\nContent-Length: 5\r\n",
@@ -199,9 +199,13 @@ fn the_answer_to_head_tells_the_framing_that_get_would_have_had() {
         ("Transfer-Encoding: chunked\r\n", Version::Http11, "Transfer-Encoding: chunked\r\n"),
         ("Transfer-Encoding: chunked\r\n", Version::Http10, "Connection: keep-alive\r\n"),
         ("", Version::Http11, ""),
+        ("Content-Length: 0005, 5\r\n", Version::Http11, "Content-Length: 5\r\n"),
+        ("Content-Length: 5\r\nContent-Length: 6\r\n", Version::Http11, ""),
+        ("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", Version::Http11, ""),
+        ("Transfer-Encoding: identity\r\n", Version::Http11, ""),
     ] {
-        let wire = format!("HTTP/1.1 200 OK\r\n{fields}\r\n");
-        let expected = format!("HTTP/1.1 200 OK\r\n{goes_on}\r\n");
+        let wire = format!("HTTP/1.1 200\r\n{fields}\r\n");
+        let expected = format!("HTTP/1.1 200 \r\n{goes_on}\r\n");
         assert_eq!(answered(&wire, &ResponseRules { version, ..to_head }), expected, "{fields:?}");
     }
 }
@@ -262,7 +266,7 @@ fn trailers_that_connection_names_do_not_go_on() {
     search.end(wire, LIMITS).unwrap();
     let head =
         head::response(wire, &search, Method::Get, LIMITS).unwrap_or_else(|r| panic!("{r:?}"));
-    let rules = TrailerRules::new(&head.fields, Framing::Chunked);
+    let rules = TrailerRules::new(&head.fields, Framing::Chunked, false);
     for line in ["A: 1", "aaa: 1", "D: 1", "closed: 1"] {
         assert!(rules.is_forwarded(line.as_bytes()), "{line:?}");
     }

@@ -167,7 +167,7 @@ impl Session {
         self.response_leg = if response.framing == Framing::Empty {
             ResponseLeg::Done
         } else {
-            let decoder = Decoder::new(response.framing, limits.head, limits.fields);
+            let decoder = Decoder::new(response.framing, limits.head, limits.fields).of_response();
             let is_chunked = rules.framing == Framing::Chunked;
             let encoder = if is_chunked { Encoder::CHUNKED } else { Encoder::Plain };
             ResponseLeg::Body(Transfer::new(decoder, encoder))
