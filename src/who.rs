@@ -8,6 +8,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
+/// Entries of `X-Forwarded-For` that are looked at, from the right; no chain of proxies is longer.
+pub const MAX_ENTRIES: usize = 32;
+
 /// Whether `peer` is believed when it tells whom it forwards for.
 pub fn is_trusted(peer: IpAddr, trusted: &[IpNet]) -> bool {
     let peer = peer.to_canonical();
@@ -33,6 +36,7 @@ pub fn key_of(client: IpAddr) -> u64 {
 /// | trusted   | trusted ones, then one that is not         | that one                        |
 /// | trusted   | trusted ones, then one that cannot be read | the last one that could be read |
 /// | trusted   | trusted ones only, or none                 | the first one, or the peer      |
+/// | trusted   | `MAX_ENTRIES` trusted ones, and more       | the last one that was looked at |
 ///
 /// IPv4-mapped addresses are IPv4 addresses. Empty entries are skipped (RFC 9110 §5.6.1.2).
 pub fn client_address<'a>(
@@ -45,7 +49,8 @@ pub fn client_address<'a>(
         return nearest;
     }
     let entries = forwarded_for.rev().flat_map(|value| value.rsplit(|&byte| byte == b','));
-    for entry in entries.map(trim).filter(|entry| !entry.is_empty()) {
+    let entries = entries.map(trim).filter(|entry| !entry.is_empty());
+    for entry in entries.take(MAX_ENTRIES) {
         let Some(address) = parse(entry) else { break };
         nearest = address;
         if !is_trusted(nearest, trusted) {
@@ -107,6 +112,25 @@ mod tests {
             ("::ffff:192.0.2.9", "192.0.2.1", "192.0.2.9"),
         ] {
             assert_eq!(client(peer, fields.as_bytes()), expected, "{fields:?} from {peer}");
+        }
+    }
+
+    #[test]
+    fn only_so_many_entries_are_looked_at() {
+        let trusted_ones = |count: usize| {
+            (1..=count)
+                .map(|n| format!("10.0.{}.{}", n / 200, n % 200))
+                .collect::<Vec<_>>()
+                .join(",")
+        };
+        for (entries, expected) in [
+            (format!("192.0.2.1,{}", trusted_ones(MAX_ENTRIES - 1)), "192.0.2.1"),
+            (format!("192.0.2.1,{}", trusted_ones(MAX_ENTRIES)), "10.0.0.1"),
+            (trusted_ones(4_000), "10.0.19.169"),
+            (trusted_ones(4_000).replace(',', "|"), "10.0.19.169"),
+            (format!("192.0.2.1{}", ",".repeat(4_000)), "192.0.2.1"),
+        ] {
+            assert_eq!(client("127.0.0.1", entries.as_bytes()), expected, "{entries:.60}");
         }
     }
 

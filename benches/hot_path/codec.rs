@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use balancebeam::buffer::Buffer;
 use balancebeam::http1::body::{Decoder, Encoder, Flow, Transfer};
 use balancebeam::http1::head::{self, HeadLimits, Search};
-use balancebeam::http1::rewrite::{self, RequestRules, ResponseRules};
+use balancebeam::http1::rewrite::{self, RequestRules, ResponseRules, TrailerRules};
 use balancebeam::http1::{Framing, Method, Version};
 use criterion::{Criterion, Throughput};
 
@@ -86,7 +86,7 @@ pub fn all(criterion: &mut Criterion) {
 /// From the bytes of a client to the bytes for an upstream.
 fn request(wire: &[u8], out: &mut Buffer) {
     let mut search = Search::default();
-    let len = search.end(wire, true, LIMITS).ok().flatten().expect("it is whole");
+    let len = search.end(wire, LIMITS).ok().flatten().expect("it is whole");
     let Ok(head) = head::request(&wire[..len], &search, LIMITS) else { panic!("it is good") };
     let rules = RequestRules {
         peer: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)),
@@ -101,7 +101,7 @@ fn request(wire: &[u8], out: &mut Buffer) {
 /// From the bytes of an upstream to the bytes for a client.
 fn response(wire: &[u8], out: &mut Buffer) {
     let mut search = Search::default();
-    let len = search.end(wire, false, LIMITS).ok().flatten().expect("it is whole");
+    let len = search.end(wire, LIMITS).ok().flatten().expect("it is whole");
     let head = head::response(&wire[..len], &search, Method::Get, LIMITS);
     let Ok(head) = head else { panic!("it is good") };
     let rules = ResponseRules {
@@ -119,7 +119,7 @@ fn response(wire: &[u8], out: &mut Buffer) {
 fn body(from: &mut Buffer, to: &mut Buffer) {
     let decoder = Decoder::new(Framing::Chunked, LIMITS.head, LIMITS.fields);
     let mut transfer = Transfer::new(decoder, Encoder::CHUNKED);
-    assert_eq!(transfer.run(from, to), Ok(Flow::Ended));
+    assert_eq!(transfer.run(from, to, &TrailerRules::default()), Ok(Flow::Ended));
     from.rewind();
     to.consume(black_box(to.unread()).len());
 }

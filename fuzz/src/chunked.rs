@@ -1,9 +1,9 @@
 //! The check of chunked bodies; what holds stands in `fuzz_targets/chunked.rs`.
 
 use balancebeam::buffer::Buffer;
-use balancebeam::http1::Framing;
 use balancebeam::http1::body::{Decoder, Encoder, Flow, Piece, Transfer};
 use balancebeam::http1::chunked::Chunked;
+use balancebeam::http1::rewrite::TrailerRules;
 
 use crate::Pieces;
 use crate::reader::{self, Read};
@@ -32,20 +32,23 @@ enum End {
 }
 
 pub fn check(input: &[u8]) {
-    for limits in LIMITS {
-        let whole = decode(input, limits, |rest| rest);
+    for (limits, is_response) in LIMITS.into_iter().flat_map(|l| [(l, false), (l, true)]) {
+        let decoder = || {
+            let chunked = Chunked::new(limits.0, limits.1);
+            if is_response { chunked.of_response() } else { chunked }
+        };
+        let whole = decode(input, decoder(), |rest| rest);
         let mut pieces = Pieces::of(input);
-        let in_pieces = decode(input, limits, |rest| pieces.next(rest));
+        let in_pieces = decode(input, decoder(), |rest| pieces.next(rest));
         assert_eq!(whole, in_pieces, "pieces mean what the whole means");
-        assert_eq!(whole, decode(input, limits, |_| 1), "bytes mean what the whole means");
+        assert_eq!(whole, decode(input, decoder(), |_| 1), "bytes mean what the whole means");
         check_against_reader(input, &whole, limits);
-        check_reframed(input, &whole, limits);
+        check_reframed(input, &whole, Decoder::Chunked(decoder()));
     }
 }
 
 /// Decodes `wire`, of which `piece` says how many bytes of the rest arrive next.
-fn decode(wire: &[u8], limits: (usize, usize), mut piece: impl FnMut(usize) -> usize) -> Said {
-    let mut chunked = Chunked::new(limits.0, limits.1);
+fn decode(wire: &[u8], mut chunked: Chunked, mut piece: impl FnMut(usize) -> usize) -> Said {
     let mut said = Said { content: Vec::new(), trailers: Vec::new(), end: End::Open };
     let (mut at, mut arrived) = (0, 0);
     loop {
@@ -107,11 +110,10 @@ fn check_against_reader(input: &[u8], said: &Said, limits: (usize, usize)) {
 }
 
 /// What leaves in chunks again says the same, and is cut where it was cut.
-fn check_reframed(input: &[u8], said: &Said, limits: (usize, usize)) {
+fn check_reframed(input: &[u8], said: &Said, decoder: Decoder) {
     let (mut from, mut to) = (Buffer::default(), Buffer::default());
     let mut pieces = Pieces::of(input);
-    let mut transfer =
-        Transfer::new(Decoder::new(Framing::Chunked, limits.0, limits.1), Encoder::CHUNKED);
+    let mut transfer = Transfer::new(decoder, Encoder::CHUNKED);
     let (mut at, mut out, mut flow) = (0, Vec::new(), Ok(Flow::Starved));
     while let Ok(Flow::Starved | Flow::Full) = flow {
         if flow == Ok(Flow::Starved) {
@@ -123,7 +125,7 @@ fn check_reframed(input: &[u8], said: &Said, limits: (usize, usize)) {
             from.push(&input[at..at + len]);
             at += len;
         }
-        flow = transfer.run(&mut from, &mut to);
+        flow = transfer.run(&mut from, &mut to, &TrailerRules::default());
         let taken = if to.is_empty() { 0 } else { pieces.next(to.len()) };
         out.extend_from_slice(&to.unread()[..taken]);
         to.consume(taken);

@@ -5,7 +5,7 @@
 //! (`session/`).
 
 use super::chunked::{self, Chunked};
-use super::rewrite::is_trailer_forwarded;
+use super::rewrite::TrailerRules;
 use super::{BadBody, Framing};
 use crate::buffer::Buffer;
 
@@ -57,6 +57,14 @@ impl Decoder {
             Framing::Length(length) => Decoder::Length(length),
             Framing::Chunked => Decoder::Chunked(Chunked::new(trailer_bytes, trailer_fields)),
             Framing::UntilClose => Decoder::UntilClose,
+        }
+    }
+
+    /// The body of a response, in which upstreams may deviate a little (see `Chunked::of_response`).
+    pub fn of_response(self) -> Self {
+        match self {
+            Decoder::Chunked(chunked) => Decoder::Chunked(chunked.of_response()),
+            other => other,
         }
     }
 
@@ -125,9 +133,9 @@ impl Encoder {
         }
     }
 
-    fn trailer(&mut self, line: &[u8], to: &mut Buffer) {
+    fn trailer(&mut self, line: &[u8], rules: &TrailerRules, to: &mut Buffer) {
         if let Encoder::Chunked { in_trailers } = self
-            && is_trailer_forwarded(line)
+            && rules.is_forwarded(line)
         {
             if !std::mem::replace(in_trailers, true) {
                 to.push(b"0\r\n");
@@ -192,8 +200,13 @@ impl Transfer {
         self.bytes += n as u64;
     }
 
-    /// Moves what has arrived and has room.
-    pub fn run(&mut self, from: &mut Buffer, to: &mut Buffer) -> Result<Flow, BadBody> {
+    /// Moves what has arrived and has room; of trailers those that `trailers` lets pass.
+    pub fn run(
+        &mut self,
+        from: &mut Buffer,
+        to: &mut Buffer,
+        trailers: &TrailerRules,
+    ) -> Result<Flow, BadBody> {
         loop {
             let room = match self.encoder {
                 Encoder::Nowhere => usize::MAX,
@@ -222,7 +235,7 @@ impl Transfer {
                         self.decoder = before;
                         return Ok(Flow::Full);
                     }
-                    self.encoder.trailer(&from.unread()[skip..skip + len], to);
+                    self.encoder.trailer(&from.unread()[skip..skip + len], trailers, to);
                     from.consume(skip + len + 2);
                 }
                 Piece::End { skip } => {

@@ -77,13 +77,17 @@ impl Run {
     fn arrives(&mut self, bytes: &[u8]) -> bool {
         self.from.push(bytes);
         for _ in 0..2 * self.from.len() + 8 {
-            match self.transfer.run(&mut self.from, &mut self.to).unwrap() {
+            match self.transfer.run(&mut self.from, &mut self.to, &TrailerRules::default()).unwrap()
+            {
                 Flow::Starved => return false,
                 Flow::Ended => return true,
                 Flow::Full if self.to.len() == self.filler => {
                     // Not even one piece fits: all room is needed, as when the peer has taken all.
                     self.to.clear();
-                    let flow = self.transfer.run(&mut self.from, &mut self.to).unwrap();
+                    let flow = self
+                        .transfer
+                        .run(&mut self.from, &mut self.to, &TrailerRules::default())
+                        .unwrap();
                     self.left.extend_from_slice(self.to.unread());
                     self.to.clear();
                     self.fill();
@@ -188,7 +192,7 @@ fn what_is_moved_stays_replayable_while_it_is_held() {
         let mut sent = Vec::new();
         for byte in body.wire {
             from.push(&[*byte]);
-            transfer.run(&mut from, &mut to).unwrap();
+            transfer.run(&mut from, &mut to, &TrailerRules::default()).unwrap();
             sent.extend_from_slice(to.unread());
             to.consume(to.len());
         }

@@ -8,6 +8,7 @@ use memchr::memchr;
 use super::BadBody;
 use super::body::Piece;
 use super::fields::{field_line, is_value_byte};
+use super::look_at;
 
 /// Bytes of a chunk's first line, with extensions and line end.
 const LINE: usize = 256;
@@ -22,6 +23,10 @@ pub struct Chunked {
     /// Bytes and fields that the trailer section may still have.
     trailer_bytes: usize,
     trailer_fields: usize,
+    /// Bytes of a trailer field that has not ended yet, in which no line end was found.
+    scanned: usize,
+    /// Whether white space may stand behind a size.
+    is_response: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +45,19 @@ impl Chunked {
     /// A body of which nothing has been read. The trailer section may have so many bytes and
     /// fields.
     pub fn new(trailer_bytes: usize, trailer_fields: usize) -> Self {
-        Chunked { state: State::Size, trailer_bytes, trailer_fields }
+        Chunked {
+            state: State::Size,
+            trailer_bytes,
+            trailer_fields,
+            scanned: 0,
+            is_response: false,
+        }
+    }
+
+    /// The body of a response: white space may stand behind a size, as some upstreams pad it. It has
+    /// one reading alone, and leaves without it.
+    pub fn of_response(self) -> Self {
+        Chunked { is_response: true, ..self }
     }
 
     /// The next piece at the front of `wire`; `skip` counts the framing before it.
@@ -63,11 +80,11 @@ impl Chunked {
                     [] | [b'\r'] => return Ok(Piece::More { skip }),
                     _ => return Err(BadBody("a chunk's data is not followed by a line end")),
                 },
-                State::Size => match line(rest, LINE)? {
+                State::Size => match line(rest, 0, LINE)? {
                     None => return Ok(Piece::More { skip }),
                     Some(line) => {
                         skip += line.len() + 2;
-                        self.state = match size(line)? {
+                        self.state = match size(line, self.is_response)? {
                             0 => State::Trailers,
                             size => State::Data(size),
                         };
@@ -92,9 +109,12 @@ impl Chunked {
 
     fn trailer(&mut self, rest: &[u8], skip: usize) -> Result<Piece, BadBody> {
         const TOO_LONG: BadBody = BadBody("the trailer section is too long");
-        let Some(line) = line(rest, self.trailer_bytes).map_err(|_| TOO_LONG)? else {
+        let found = line(rest, self.scanned, self.trailer_bytes).map_err(|_| TOO_LONG)?;
+        let Some(line) = found else {
+            self.scanned = rest.len();
             return Ok(Piece::More { skip });
         };
+        self.scanned = 0;
         if line.is_empty() {
             return Ok(Piece::End { skip: skip + 2 });
         }
@@ -105,10 +125,13 @@ impl Chunked {
     }
 }
 
-/// The line at the front of `wire` without its CRLF, once it is whole; `most` bytes with it.
-fn line(wire: &[u8], most: usize) -> Result<Option<&[u8]>, BadBody> {
+/// The line at the front of `wire` without its CRLF, once it is whole; `most` bytes with it. The
+/// first `scanned` bytes are known to have no line end.
+fn line(wire: &[u8], scanned: usize, most: usize) -> Result<Option<&[u8]>, BadBody> {
     let within = &wire[..wire.len().min(most)];
-    match memchr(b'\n', within) {
+    let new = within.get(scanned..).unwrap_or_default();
+    look_at(new);
+    match memchr(b'\n', new).map(|at| scanned + at) {
         Some(0) => Err(BadBody("a line ends without a carriage return")),
         Some(at) if within[at - 1] != b'\r' => {
             Err(BadBody("a line ends without a carriage return"))
@@ -119,13 +142,16 @@ fn line(wire: &[u8], most: usize) -> Result<Option<&[u8]>, BadBody> {
     }
 }
 
-/// The size that a chunk's line tells: 1 to 16 hexadecimal digits, then nothing or extensions.
-fn size(line: &[u8]) -> Result<u64, BadBody> {
+/// The size that a chunk's line tells: 1 to 16 hexadecimal digits, then nothing or extensions; before
+/// those white space, if it is allowed.
+fn size(line: &[u8], allows_blanks: bool) -> Result<u64, BadBody> {
     let digits = line.iter().position(|b| !b.is_ascii_hexdigit()).unwrap_or(line.len());
     let (digits, extensions) = line.split_at(digits);
     if !(1..=16).contains(&digits.len()) {
         return Err(BadBody("a chunk size is not 1 to 16 hexadecimal digits"));
     }
+    let blanks = extensions.iter().take_while(|b| matches!(b, b' ' | b'\t')).count();
+    let extensions = &extensions[if allows_blanks { blanks } else { 0 }..];
     if !matches!(extensions.first(), None | Some(b';')) {
         return Err(BadBody("a chunk size is followed by something else than an extension"));
     }
@@ -164,7 +190,10 @@ mod tests {
 
     /// Reads `wire` as it would arrive when cut at `cut`. `Ok(None)`: it is not whole.
     fn read(wire: &[u8], cut: usize) -> Result<Option<Said>, BadBody> {
-        let mut chunked = Chunked::new(64, 3);
+        read_by(Chunked::new(64, 3), wire, cut)
+    }
+
+    fn read_by(mut chunked: Chunked, wire: &[u8], cut: usize) -> Result<Option<Said>, BadBody> {
         let (mut data, mut trailers) = (Vec::new(), Vec::new());
         let mut at = 0;
         for end in [cut, wire.len()] {
@@ -246,6 +275,31 @@ mod tests {
                     "{:?} cut at {cut}",
                     String::from_utf8_lossy(wire)
                 );
+            }
+        }
+    }
+
+    #[test]
+    fn white_space_may_stand_behind_a_size_of_a_response_and_nowhere_else() {
+        let of_response = || Chunked::new(64, 3).of_response();
+        for wire in [
+            &b"3 \r\nabc\r\n0\r\n\r\n"[..],
+            b"3\t \r\nabc\r\n0  \r\n\r\n",
+            b"3 ;a\r\nabc\r\n0\t;b\r\n\r\n",
+        ] {
+            for cut in 0..=wire.len() {
+                assert!(read(wire, cut).is_err(), "a request");
+                let said = read_by(of_response(), wire, cut).unwrap().unwrap();
+                assert_eq!((&said.0[..], said.2), (&b"abc"[..], 0), "{cut}");
+            }
+        }
+        let padded = [b"0", &[b' '; 254][..]].concat();
+        for wire in
+            [&b" 3\r\n"[..], b"3 x\r\n", b"3 3\r\n", b"3\x0b\r\n", b" \r\n", b"3 \n", &padded]
+        {
+            for cut in 0..=wire.len() {
+                let wire = &[wire, b"\r\n\r\n"].concat();
+                assert!(read_by(of_response(), wire, cut).is_err(), "{}", wire.escape_ascii());
             }
         }
     }

@@ -3,10 +3,12 @@
 //! Not here: what the fields of a request or a response say together (`head.rs`, `framing.rs`).
 
 use std::cell::RefCell;
+use std::cmp::Ordering;
 
 use memchr::{memchr, memchr_iter};
 
 use super::head::Fault;
+use super::{Version, look_at};
 
 /// The names that make a difference to an intermediary. Every one of them is about framing, routing
 /// or this hop alone, so none of them may stand in a trailer section (RFC 9110 §6.5.1).
@@ -34,11 +36,14 @@ pub enum Name {
     XForwardedFor,
     XForwardedHost,
     XForwardedProto,
+    /// Any other that begins with `X-Forwarded-`, or with `_` for a `-` of that; not one name alone.
+    XForwardedOther,
 }
 
 impl Name {
     /// Which one it is, in any case of letters.
     pub fn of(name: &[u8]) -> Name {
+        look_at(name);
         let (text, known): (&[u8], Name) = match (name.len(), name[0] | 0x20) {
             (2, b't') => (b"te", Name::Te),
             (3, b'v') => (b"via", Name::Via),
@@ -59,9 +64,25 @@ impl Name {
             (17, b'x') => (b"x-forwarded-proto", Name::XForwardedProto),
             (18, b'p') => (b"proxy-authenticate", Name::ProxyAuthenticate),
             (19, b'p') => (b"proxy-authorization", Name::ProxyAuthorization),
-            _ => return Name::Other,
+            _ => return Name::of_unknown(name),
         };
-        if name.eq_ignore_ascii_case(text) { known } else { Name::Other }
+        if name.eq_ignore_ascii_case(text) { known } else { Name::of_unknown(name) }
+    }
+
+    /// A server may read `_` as `-`, so what looks like a known name with `_` belongs to the family.
+    fn of_unknown(name: &[u8]) -> Name {
+        const FAMILY: &[u8] = b"x-forwarded-";
+        let is_of_family = name.len() >= FAMILY.len()
+            && name.iter().zip(FAMILY).all(|(byte, family)| match byte {
+                b'_' => *family == b'-',
+                byte => byte.to_ascii_lowercase() == *family,
+            });
+        if is_of_family { Name::XForwardedOther } else { Name::Other }
+    }
+
+    /// Whether it is one name, and not any of many.
+    fn is_known(self) -> bool {
+        !matches!(self, Name::Other | Name::XForwardedOther)
     }
 
     fn bit(self) -> u32 {
@@ -69,10 +90,15 @@ impl Name {
     }
 }
 
+/// Options of `Connection` that are no known names; a head with more of them is refused. The work of
+/// looking for each name among them is bounded by it.
+pub const MAX_UNKNOWN_OPTIONS: usize = 32;
+
 /// Where one field stands in its head, in bytes from the head's beginning.
 #[derive(Clone, Copy)]
 struct Place {
     name: Name,
+    is_hop_by_hop: bool,
     start: u16,
     colon: u16,
     value: u16,
@@ -84,6 +110,8 @@ struct Place {
 pub struct Field<'a> {
     /// Which one.
     pub name: Name,
+    /// Whether a `Connection` field names it (RFC 9110 §7.6.1).
+    pub is_hop_by_hop: bool,
     /// The name as it came.
     pub name_bytes: &'a [u8],
     /// The value without white space around it.
@@ -126,13 +154,64 @@ pub struct Fields<'a> {
     places: Places,
     /// One bit a known name that is there.
     seen: u32,
+    /// What the `Connection` fields say.
+    options: ConnectionOptions,
+}
+
+/// What the `Connection` fields of a head ask for (RFC 9110 §7.6.1), read once.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ConnectionOptions {
+    close: bool,
+    /// One bit a known name that is an option.
+    known: u32,
+    /// Options that are no known names.
+    unknown: usize,
+}
+
+impl ConnectionOptions {
+    /// Whether `name` is one of them.
+    pub fn name(self, name: Name) -> bool {
+        self.known & name.bit() != 0
+    }
+
+    /// Whether the connection can be used again (RFC 9112 §9.3).
+    pub fn keep_alive(self, version: Version) -> bool {
+        !self.close && (version == Version::Http11 || self.name(Name::KeepAlive))
+    }
+
+    /// Whether `name` is `close`, and that is one of them.
+    pub fn closes(self, name: &[u8]) -> bool {
+        self.close && name.eq_ignore_ascii_case(b"close")
+    }
+
+    fn read<'a>(options: impl Iterator<Item = &'a [u8]>) -> Result<Self, &'static str> {
+        let mut read = ConnectionOptions::default();
+        for option in options {
+            if !is_token(option) {
+                return Err("a Connection option is not a token");
+            }
+            match Name::of(option) {
+                Name::Host | Name::ContentLength | Name::TransferEncoding => {
+                    return Err("a Connection field names a field that framing or routing needs");
+                }
+                name if name.is_known() => read.known |= name.bit(),
+                _ if option.eq_ignore_ascii_case(b"close") => read.close = true,
+                _ if read.unknown == MAX_UNKNOWN_OPTIONS => {
+                    return Err("the Connection fields have more than 32 unknown options");
+                }
+                _ => read.unknown += 1,
+            }
+        }
+        Ok(read)
+    }
 }
 
 impl<'a> Fields<'a> {
     /// Reads the field lines from `from` to the empty line that ends `head`. Every line end in `head`
     /// is already known to be CRLF.
     pub fn read(head: &'a [u8], from: usize, most: usize) -> Result<Self, Fault> {
-        let mut fields = Fields { head, places: Places::new(), seen: 0 };
+        let mut fields =
+            Fields { head, places: Places::new(), seen: 0, options: Default::default() };
         let mut start = from;
         for line_feed in memchr_iter(b'\n', &head[from..]) {
             let end = from + line_feed - 1;
@@ -146,6 +225,7 @@ impl<'a> Fields<'a> {
             let name = Name::of(&head[start..start + colon]);
             fields.places.0.push(Place {
                 name,
+                is_hop_by_hop: false,
                 start: start as u16,
                 colon: (start + colon) as u16,
                 value: (start + value.start) as u16,
@@ -154,7 +234,52 @@ impl<'a> Fields<'a> {
             fields.seen |= name.bit();
             start = end + 2;
         }
+        if fields.has(Name::Connection) {
+            fields.read_options().map_err(Fault::Syntax)?;
+        }
         Ok(fields)
+    }
+
+    /// Reads the `Connection` fields, and marks the fields that they name.
+    fn read_options(&mut self) -> Result<(), &'static str> {
+        self.options = ConnectionOptions::read(self.values(Name::Connection).flat_map(elements))?;
+        let options = self.options;
+        let head = self.head;
+        for place in &mut self.places.0 {
+            let name = &head[place.start as usize..place.colon as usize];
+            place.is_hop_by_hop = options.name(place.name) || options.closes(name);
+        }
+        if options.unknown > 0 {
+            self.mark_unknown_options();
+        }
+        Ok(())
+    }
+
+    /// Marks the fields of unknown names that are options, in work that grows with the head's size.
+    fn mark_unknown_options(&mut self) {
+        let mut options: [&[u8]; MAX_UNKNOWN_OPTIONS] = [b""; MAX_UNKNOWN_OPTIONS];
+        let options = &mut options[..self.options.unknown];
+        options.iter_mut().zip(self.unknown_options()).for_each(|(to, option)| *to = option);
+        options.sort_unstable_by(|a, b| compare_names(a, b));
+        let head = self.head;
+        for place in self.places.0.iter_mut().filter(|place| !place.name.is_known()) {
+            let name = &head[place.start as usize..place.colon as usize];
+            let found = options.binary_search_by(|option| compare_names(option, name));
+            place.is_hop_by_hop |= found.is_ok();
+        }
+    }
+
+    /// What the `Connection` fields ask for.
+    pub fn options(&self) -> ConnectionOptions {
+        self.options
+    }
+
+    /// The options of `Connection` that are no known names, in order; at most `MAX_UNKNOWN_OPTIONS`.
+    pub fn unknown_options(&self) -> impl Iterator<Item = &'a [u8]> {
+        let options = self.values(Name::Connection).flat_map(elements);
+        let is_unknown =
+            |option: &&[u8]| !Name::of(option).is_known() && !option.eq_ignore_ascii_case(b"close");
+        options.filter(is_unknown).take(self.options.unknown)
     }
 
     /// Whether a field of that name is there.
@@ -170,6 +295,7 @@ impl<'a> Fields<'a> {
             let [value, end] = [place.value as usize, place.end as usize];
             Field {
                 name: place.name,
+                is_hop_by_hop: place.is_hop_by_hop,
                 name_bytes: &head[start..colon],
                 value: &head[value..end],
                 line: &head[start..end],
@@ -192,15 +318,24 @@ impl<'a> Fields<'a> {
         self.places.0.iter().rposition(|place| place.name == name)
     }
 
-    /// Whether a `Connection` field names `name` (RFC 9110 §7.6.1).
-    pub fn are_hop_by_hop(&self, name: &[u8]) -> bool {
-        self.values(Name::Connection).flat_map(elements).any(|e| e.eq_ignore_ascii_case(name))
+    /// Whether a field of that known name is there that no `Connection` field names.
+    pub fn has_end_to_end(&self, name: Name) -> bool {
+        self.has(name) && !self.options.name(name)
     }
+}
+
+/// An order of names in which those that differ in case alone are equal.
+pub fn compare_names(a: &[u8], b: &[u8]) -> Ordering {
+    a.len().cmp(&b.len()).then_with(|| {
+        look_at(a);
+        a.iter().map(u8::to_ascii_lowercase).cmp(b.iter().map(u8::to_ascii_lowercase))
+    })
 }
 
 /// Reads one field line without its line end (RFC 9112 §5): the index of the colon, and where the
 /// value stands without the white space around it.
 pub fn field_line(line: &[u8]) -> Result<(usize, std::ops::Range<usize>), &'static str> {
+    look_at(line);
     if matches!(line.first(), Some(b' ' | b'\t')) {
         return Err("a line begins with white space (obsolete line folding)");
     }
@@ -223,6 +358,7 @@ pub fn field_line(line: &[u8]) -> Result<(usize, std::ops::Range<usize>), &'stat
 
 /// The elements of a comma-separated list, empty ones left out (RFC 9110 §5.6.1).
 pub fn elements(list: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
+    look_at(list);
     list.split(|&b| b == b',').map(trim).filter(|element| !element.is_empty())
 }
 
@@ -243,6 +379,7 @@ pub fn trim(mut bytes: &[u8]) -> &[u8] {
 
 /// Whether it is a token (RFC 9110 §5.6.2): not empty, and of token characters only.
 pub fn is_token(bytes: &[u8]) -> bool {
+    look_at(bytes);
     !bytes.is_empty() && bytes.iter().all(|&b| TOKEN[b as usize])
 }
 
@@ -253,6 +390,7 @@ pub fn is_value_byte(byte: u8) -> bool {
 
 /// Reads digits only, no sign, no white space, within a `u64` (RFC 9110 §8.6).
 pub fn number(digits: &[u8]) -> Option<u64> {
+    look_at(digits);
     if digits.is_empty() {
         return None;
     }
@@ -351,7 +489,14 @@ mod tests {
             (b"x-forwarded-for", Name::XForwardedFor),
             (b"Hosts", Name::Other),
             (b"Most", Name::Other),
-            (b"x_forwarded-for", Name::Other),
+            (b"X-Forwarded-Ssl", Name::XForwardedOther),
+            (b"x-forwarded-", Name::XForwardedOther),
+            (b"x_forwarded-for", Name::XForwardedOther),
+            (b"X-FORWARDED_HOST", Name::XForwardedOther),
+            (b"x-forwarded-proto-", Name::XForwardedOther),
+            (b"x-forwarded", Name::Other),
+            (b"x-forwardedxfor", Name::Other),
+            (b"x-_orwarded-for", Name::Other),
         ] {
             assert_eq!(Name::of(name), known);
         }

@@ -38,32 +38,43 @@ impl Framing {
         }
     }
 
-    /// HEAD's answer, 1xx, 204 and 304 have no body whatever their fields say, but fields that
-    /// contradict each other are refused in them too.
+    /// An answer to HEAD, a 1xx, 204 or 304 has no body whatever its fields say, even if they
+    /// contradict each other (RFC 9112 §6.3). Any other has what they tell.
     pub fn of_response(
-        fields: &Fields<'_>,
-        version: Version,
+        told: Result<Framing, BadResponse>,
         status: u16,
         method: Method,
     ) -> Result<Framing, BadResponse> {
-        let framing = match (fields.has(Name::TransferEncoding), fields.has(Name::ContentLength)) {
-            (false, false) => Framing::UntilClose,
-            (true, true) => {
-                return Err(BadResponse("both Transfer-Encoding and Content-Length are given"));
-            }
-            (false, true) => Framing::Length(equal_lengths(fields)?),
+        let has_no_body = method == Method::Head || matches!(status, 100..=199 | 204 | 304);
+        if has_no_body { Ok(Framing::Empty) } else { told }
+    }
+
+    /// What the fields of a response tell, whether it has a body or not.
+    ///
+    /// | Transfer-Encoding | Content-Length            | version  | framing or refusal |
+    /// |-------------------|---------------------------|----------|--------------------|
+    /// | –                 | –                         | any      | UntilClose         |
+    /// | –                 | one number, or equal ones | any      | Length             |
+    /// | –                 | anything else             | any      | 502                |
+    /// | `chunked`         | –                         | HTTP/1.1 | Chunked            |
+    /// | anything else     | –                         | HTTP/1.1 | 502                |
+    /// | any               | –                         | HTTP/1.0 | 502                |
+    /// | any               | any                       | any      | 502                |
+    pub fn told(fields: &Fields<'_>, version: Version) -> Result<Framing, BadResponse> {
+        match (fields.has(Name::TransferEncoding), fields.has(Name::ContentLength)) {
+            (false, false) => Ok(Framing::UntilClose),
+            (true, true) => Err(BadResponse("both Transfer-Encoding and Content-Length are given")),
+            (false, true) => equal_lengths(fields).map(Framing::Length),
             (true, false) if version == Version::Http10 => {
-                return Err(BadResponse("HTTP/1.0 has no Transfer-Encoding"));
+                Err(BadResponse("HTTP/1.0 has no Transfer-Encoding"))
             }
             (true, false) => match Coding::read(fields) {
-                Coding::Chunked => Framing::Chunked,
+                Coding::Chunked => Ok(Framing::Chunked),
                 Coding::Unknown | Coding::Malformed => {
-                    return Err(BadResponse("Transfer-Encoding is not `chunked`"));
+                    Err(BadResponse("Transfer-Encoding is not `chunked`"))
                 }
             },
-        };
-        let has_no_body = method == Method::Head || matches!(status, 100..=199 | 204 | 304);
-        Ok(if has_no_body { Framing::Empty } else { framing })
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 use memchr::memchr_iter;
 
 use super::fields::{self, Fields, Name};
+use super::look_at;
 use super::target::{self, Target};
 use super::{BadResponse, Framing, Method, Reject, Request, Response, Version};
 
@@ -52,9 +53,9 @@ impl From<Fault> for BadResponse {
     fn from(fault: Fault) -> Self {
         BadResponse(match fault {
             Fault::Syntax(why) => why,
-            Fault::LineTooLong => "the response's first line is too long",
-            Fault::HeadTooLong => "the response's head is too long",
-            Fault::TooManyFields => "the response's head has too many fields",
+            Fault::LineTooLong => "the response's first line is too long (--max-head allows more)",
+            Fault::HeadTooLong => "the response's head is too long (--max-head allows more)",
+            Fault::TooManyFields => "the response has too many fields (--max-fields allows more)",
         })
     }
 }
@@ -66,25 +67,34 @@ pub struct Search {
     scanned: usize,
     /// Where the line begins that is not whole yet.
     line: usize,
-    /// Where the first line begins, and ends once it is whole.
-    first: (usize, usize),
+    /// Where the first line ends, once it is whole.
+    first: usize,
     /// Field lines so far.
     fields: usize,
+    /// Whether an empty line was skipped.
+    has_skipped: bool,
+    /// Whether the first line was read as a request line.
+    is_line_read: bool,
 }
 
 impl Search {
+    /// The length of the one empty line before a request that is skipped (RFC 9112 §2.2), once it is
+    /// whole, else 0. It begins no head: what follows it is searched as if it had not come.
+    pub fn skip_empty_line(&mut self, wire: &[u8]) -> usize {
+        if self.has_skipped || !wire.starts_with(b"\r\n") {
+            return 0;
+        }
+        *self = Search { has_skipped: true, ..Search::default() };
+        2
+    }
+
     /// Returns the length of the head once it is whole. `wire` must begin with the same bytes each
-    /// time. One empty line before a request is skipped (RFC 9112 §2.2), if `lead` allows it. Of
-    /// several faults the first one counts, however the bytes arrive.
-    pub fn end(
-        &mut self,
-        wire: &[u8],
-        lead: bool,
-        limits: HeadLimits,
-    ) -> Result<Option<usize>, Fault> {
+    /// time. Of several faults the first one counts, however the bytes arrive.
+    pub fn end(&mut self, wire: &[u8], limits: HeadLimits) -> Result<Option<usize>, Fault> {
         let wire = &wire[..wire.len().min(limits.head)];
         let seen = self.scanned.saturating_sub(1);
-        let (until, fault) = match self.lines(wire, lead, limits) {
+        look_at(wire.get(seen..).unwrap_or_default());
+        let (until, fault) = match self.lines(wire, limits) {
             Ok(Some(len)) => return Ok(Some(len)),
             Ok(None) => (wire.len(), (wire.len() == limits.head).then_some(Fault::HeadTooLong)),
             Err((until, fault)) => (until, Some(fault)),
@@ -98,16 +108,11 @@ impl Search {
 
     /// Goes through the lines that are whole. A fault comes with the bytes that are enough to see
     /// it.
-    fn lines(
-        &mut self,
-        wire: &[u8],
-        lead: bool,
-        limits: HeadLimits,
-    ) -> Result<Option<usize>, (usize, Fault)> {
+    fn lines(&mut self, wire: &[u8], limits: HeadLimits) -> Result<Option<usize>, (usize, Fault)> {
         let longest = limits.line + 1;
         for line_feed in memchr_iter(b'\n', &wire[self.scanned..]).map(|at| self.scanned + at) {
             let syntax = |why| Err((line_feed + 1, Fault::Syntax(why)));
-            let is_first = self.first.1 == 0;
+            let is_first = self.first == 0;
             if is_first && line_feed - self.line > longest {
                 break;
             }
@@ -122,14 +127,15 @@ impl Search {
             if self.fields > limits.fields {
                 return Err((line_feed + 1, Fault::TooManyFields));
             }
-            if is_first && end > self.line {
-                self.first = (self.line, end);
-            } else if is_first && !(lead && end == 0) {
+            if is_first && end == 0 {
                 return syntax("an empty line stands before the first line");
+            }
+            if is_first {
+                self.first = end;
             }
             self.line = line_feed + 1;
         }
-        if self.first.1 == 0 && wire.len() - self.line > longest {
+        if self.first == 0 && wire.len() - self.line > longest {
             return Err((self.line + longest + 1, Fault::LineTooLong));
         }
         Ok(None)
@@ -137,18 +143,36 @@ impl Search {
 
     /// The first line, once it is whole.
     pub fn first_line<'a>(&self, wire: &'a [u8]) -> Option<&'a [u8]> {
-        (self.first.1 > 0).then(|| &wire[self.first.0..self.first.1])
+        (self.first > 0).then(|| &wire[..self.first])
     }
 
     /// Where the field lines begin.
     fn fields_start(&self) -> usize {
-        self.first.1 + 2
+        self.first + 2
     }
 }
 
 /// Whether a carriage return stands before something else than a line feed, which may still come.
 fn has_bare_return(wire: &[u8]) -> bool {
     memchr_iter(b'\r', wire).any(|at| wire.get(at + 1).is_some_and(|&b| b != b'\n'))
+}
+
+/// Looks for the end of a request's head while it arrives, as `Search::end` does. What is wrong with
+/// the first line counts before what is wrong behind it. That line is read when it is whole, and not
+/// again for what follows it.
+pub fn arriving_request(
+    search: &mut Search,
+    wire: &[u8],
+    limits: HeadLimits,
+) -> Result<Option<usize>, Reject> {
+    let found = search.end(wire, limits);
+    if let (Ok(None) | Err(_), false, Some(line)) =
+        (found, search.is_line_read, search.first_line(wire))
+    {
+        request_line(line)?;
+        search.is_line_read = true;
+    }
+    Ok(found?)
 }
 
 /// A request's head, borrowed from where it was read.
@@ -177,7 +201,7 @@ pub fn request<'a>(
     let (method_bytes, method, target, version) = request_line(line)?;
     let fields = Fields::read(head, search.fields_start(), limits.fields)?;
     let authority = authority(&target, &fields, version)?;
-    let options = ConnectionOptions::read(&fields).map_err(|why| Reject { status: 400, why })?;
+    let options = fields.options();
     let framing = Framing::of_request(&fields, version)?;
     let expects_continue = expectation(&fields, version);
     let refusal = match (method, expects_continue) {
@@ -194,7 +218,7 @@ pub fn request<'a>(
         keep_alive: options.keep_alive(version) && method != Method::Connect,
         expects_continue: expects_continue != Ok(false),
         upgrade: version == Version::Http11
-            && options.upgrade
+            && options.name(Name::Upgrade)
             && fields.values(Name::Upgrade).flat_map(fields::elements).any(|p| !is_h2c(p)),
     };
     Ok(RequestHead { request, method: method_bytes, target, authority, fields, refusal })
@@ -202,6 +226,7 @@ pub fn request<'a>(
 
 /// Reads a request line without its line end (RFC 9112 §3).
 pub fn request_line(line: &[u8]) -> Result<(&[u8], Method, Target<'_>, Version), Reject> {
+    look_at(line);
     const SHAPE: Reject = Reject::bad("the request line is not `method target version`");
     let mut parts = line.splitn(3, |&b| b == b' ');
     let (Some(method_bytes), Some(target), Some(version)) =
@@ -251,8 +276,7 @@ fn authority<'a>(
 
 /// Whether the client waits for a 100 (RFC 9110 §10.1.1). HTTP/1.0 has no expectations.
 fn expectation(fields: &Fields<'_>, version: Version) -> Result<bool, Reject> {
-    let is_hop_by_hop = fields.has(Name::Connection) && fields.are_hop_by_hop(b"expect");
-    if version == Version::Http10 || !fields.has(Name::Expect) || is_hop_by_hop {
+    if version == Version::Http10 || !fields.has_end_to_end(Name::Expect) {
         return Ok(false);
     }
     if fields.values(Name::Expect).all(|value| value.eq_ignore_ascii_case(b"100-continue")) {
@@ -266,8 +290,11 @@ fn expectation(fields: &Fields<'_>, version: Version) -> Result<bool, Reject> {
 pub struct ResponseHead<'a> {
     /// What is kept of it.
     pub response: Response,
-    /// The status as it came, and behind a space the reason phrase, which may be empty.
+    /// The status as it came, and behind a space the reason phrase, which may be empty. Without a
+    /// reason the space may be missing.
     pub status_and_reason: &'a [u8],
+    /// What its fields tell of a body, if they tell one thing: one that has no body may have them.
+    pub told: Option<Framing>,
     /// Its fields.
     pub fields: Fields<'a>,
 }
@@ -282,15 +309,15 @@ pub fn response<'a>(
     let line = search.first_line(head).unwrap_or_default();
     let (version, status, status_and_reason) = status_line(line)?;
     let fields = Fields::read(head, search.fields_start(), limits.fields)?;
-    let options = ConnectionOptions::read(&fields).map_err(BadResponse)?;
-    let framing = Framing::of_response(&fields, version, status, method)?;
-    let keep_alive = options.keep_alive(version);
+    let told = Framing::told(&fields, version);
+    let framing = Framing::of_response(told, status, method)?;
+    let keep_alive = fields.options().keep_alive(version);
     let response = Response { status, version, framing, keep_alive };
-    Ok(ResponseHead { response, status_and_reason, fields })
+    Ok(ResponseHead { response, status_and_reason, told: told.ok(), fields })
 }
 
 /// Reads a status line without its line end (RFC 9112 §4): version, status, and both with the
-/// reason.
+/// reason. A common deviation has one reading alone: no reason, and no space before it.
 pub fn status_line(line: &[u8]) -> Result<(Version, u16, &[u8]), BadResponse> {
     const SHAPE: BadResponse = BadResponse("the status line is not `version status reason`");
     let (version, rest) = match line.split_at_checked(9) {
@@ -299,48 +326,16 @@ pub fn status_line(line: &[u8]) -> Result<(Version, u16, &[u8]), BadResponse> {
         _ => return Err(SHAPE),
     };
     match rest {
-        [a @ b'1'..=b'9', b, c, b' ', reason @ ..]
+        [a @ b'1'..=b'9', b, c, reason @ ..]
             if b.is_ascii_digit()
                 && c.is_ascii_digit()
+                && matches!(reason.first(), None | Some(b' '))
                 && reason.iter().all(|&b| fields::is_value_byte(b)) =>
         {
             let digit = |d: u8| u16::from(d - b'0');
             Ok((version, digit(*a) * 100 + digit(*b) * 10 + digit(*c), rest))
         }
         _ => Err(SHAPE),
-    }
-}
-
-/// What the `Connection` fields ask for (RFC 9110 §7.6.1).
-#[derive(Clone, Copy, Debug, Default)]
-struct ConnectionOptions {
-    close: bool,
-    keep_alive: bool,
-    upgrade: bool,
-}
-
-impl ConnectionOptions {
-    fn read(fields: &Fields<'_>) -> Result<Self, &'static str> {
-        let mut options = ConnectionOptions::default();
-        for option in fields.values(Name::Connection).flat_map(fields::elements) {
-            if !fields::is_token(option) {
-                return Err("a Connection option is not a token");
-            }
-            match Name::of(option) {
-                Name::Host | Name::ContentLength | Name::TransferEncoding => {
-                    return Err("a Connection field names a field that framing or routing needs");
-                }
-                Name::Upgrade => options.upgrade = true,
-                Name::KeepAlive => options.keep_alive = true,
-                _ => options.close |= option.eq_ignore_ascii_case(b"close"),
-            }
-        }
-        Ok(options)
-    }
-
-    /// RFC 9112 §9.3.
-    fn keep_alive(self, version: Version) -> bool {
-        !self.close && (version == Version::Http11 || self.keep_alive)
     }
 }
 

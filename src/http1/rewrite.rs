@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 
-use super::fields::{Field, Fields, Name, elements};
+use super::fields::{ConnectionOptions, Field, Fields, Name, compare_names, elements};
 use super::head::{RequestHead, ResponseHead, is_h2c};
 use super::{Framing, Method, Version, fields, status};
 use crate::buffer::Buffer;
@@ -45,7 +45,8 @@ pub struct HostSlot {
 /// | `Upgrade`                                        | if an upgrade is asked for, without `h2c`        |
 /// | `Expect`                                         | from HTTP/1.1                                    |
 /// | `X-Forwarded-For`                                | with the peer's address appended                 |
-/// | `X-Forwarded-Proto`, `X-Forwarded-Host`, `Forwarded` | if the peer is trusted; the first two are set otherwise |
+/// | `X-Forwarded-Proto`, `X-Forwarded-Host`          | if the peer is trusted, else they are set        |
+/// | `Forwarded`, every other `X-Forwarded-*`         | if the peer is trusted                           |
 /// | `Max-Forwards` of OPTIONS                        | less one                                         |
 pub fn request(head: &RequestHead<'_>, rules: &RequestRules, out: &mut Buffer) -> Option<HostSlot> {
     let fields = &head.fields;
@@ -66,10 +67,9 @@ pub fn request(head: &RequestHead<'_>, rules: &RequestRules, out: &mut Buffer) -
     if !fields.has(Name::Host) {
         host(b"Host", out);
     }
-    let names_fields = fields.has(Name::Connection);
     let last_forwarded_for = fields.last(Name::XForwardedFor);
     for (index, field) in fields.iter().enumerate() {
-        if names_fields && fields.are_hop_by_hop(field.name_bytes) {
+        if field.is_hop_by_hop {
             continue;
         }
         match field.name {
@@ -83,7 +83,12 @@ pub fn request(head: &RequestHead<'_>, rules: &RequestRules, out: &mut Buffer) -
                 forwarded_for(field.value, rules.peer, out);
             }
             Name::XForwardedFor => line(field.line, out),
-            Name::XForwardedProto | Name::XForwardedHost | Name::Forwarded if rules.trusted => {
+            Name::XForwardedProto
+            | Name::XForwardedHost
+            | Name::XForwardedOther
+            | Name::Forwarded
+                if rules.trusted =>
+            {
                 line(field.line, out);
             }
             Name::MaxForwards => max_forwards(field, head.request.method, out),
@@ -119,15 +124,15 @@ fn request_connection(head: &RequestHead<'_>, out: &mut Buffer) {
 fn request_provenance(head: &RequestHead<'_>, rules: &RequestRules, out: &mut Buffer) {
     let fields = &head.fields;
     // A field that the client's own `Connection` named was not passed on, so it is set here.
-    let passed_on = |name: Name, text: &[u8]| fields.has(name) && !fields.are_hop_by_hop(text);
-    if !passed_on(Name::XForwardedFor, b"x-forwarded-for") {
+    let passed_on = |name: Name| fields.has_end_to_end(name);
+    if !passed_on(Name::XForwardedFor) {
         out.push(b"X-Forwarded-For:");
         forwarded_for(b"", rules.peer, out);
     }
-    if !(rules.trusted && passed_on(Name::XForwardedProto, b"x-forwarded-proto")) {
+    if !(rules.trusted && passed_on(Name::XForwardedProto)) {
         out.push(b"X-Forwarded-Proto: http\r\n");
     }
-    if !(rules.trusted && passed_on(Name::XForwardedHost, b"x-forwarded-host"))
+    if !(rules.trusted && passed_on(Name::XForwardedHost))
         && let Some(authority) = head.authority.filter(|authority| !authority.is_empty())
     {
         out.push(b"X-Forwarded-Host: ");
@@ -181,7 +186,7 @@ pub struct ResponseRules {
 ///
 /// | field                                            | goes on                                           |
 /// |--------------------------------------------------|---------------------------------------------------|
-/// | `Content-Length`                                 | anew, once, unless the body leaves in chunks or the status has no framing |
+/// | `Content-Length`                                 | anew, once, unless the status has no framing or the fields contradict each other |
 /// | `Transfer-Encoding`                              | anew, if the body leaves in chunks or would have (HEAD) |
 /// | `Connection`, what it names, `Keep-Alive`, `Proxy-Connection`, `Proxy-Authenticate`, `TE` | no |
 /// | `Upgrade`                                        | with 101 and 426, then with `Connection: upgrade` |
@@ -189,29 +194,32 @@ pub fn response(head: &ResponseHead<'_>, rules: &ResponseRules, out: &mut Buffer
     let fields = &head.fields;
     let status = head.response.status;
     out.push(b"HTTP/1.1 ");
-    line(head.status_and_reason, out);
-    let names_fields = fields.has(Name::Connection);
+    out.push(head.status_and_reason);
+    out.push(if head.status_and_reason.len() == 3 { b" \r\n" } else { b"\r\n" });
     let is_upgrade = matches!(status, 101 | 426);
     let has_no_framing = matches!(status, 100..=199 | 204);
-    let mut length_told = false;
+    let mut length = match head.told {
+        Some(Framing::Length(length)) if !has_no_framing => Some(length),
+        _ => None,
+    };
     for field in fields.iter() {
-        if names_fields && fields.are_hop_by_hop(field.name_bytes) {
+        if field.is_hop_by_hop {
             continue;
         }
         match field.name {
-            Name::ContentLength if has_no_framing || rules.framing == Framing::Chunked => (),
-            Name::ContentLength if !std::mem::replace(&mut length_told, true) => {
-                let first = elements(field.value).next().unwrap_or_default();
-                named(field, first, out);
+            Name::ContentLength => {
+                if let Some(length) = length.take() {
+                    named(field, decimal(length, &mut [0; 20]), out);
+                }
             }
             Name::Connection | Name::KeepAlive | Name::ProxyConnection => (),
-            Name::ContentLength | Name::TransferEncoding | Name::Upgrade => (),
+            Name::TransferEncoding | Name::Upgrade => (),
             Name::ProxyAuthenticate | Name::Te | Name::Http2Settings => (),
             _ => line(field.line, out),
         }
     }
     let would_be_chunked = rules.method == Method::Head
-        && fields.has(Name::TransferEncoding)
+        && head.told == Some(Framing::Chunked)
         && rules.version == Version::Http11
         && !has_no_framing;
     if rules.framing == Framing::Chunked || would_be_chunked {
@@ -293,9 +301,43 @@ pub fn answer(answer: &Answer, out: &mut Buffer) {
     }
 }
 
-/// Whether a trailer field may go on: not if it is about framing, routing or one hop.
-pub fn is_trailer_forwarded(line: &[u8]) -> bool {
-    fields::field_line(line).is_ok_and(|(colon, _)| Name::of(&line[..colon]) == Name::Other)
+/// Which trailer fields go on. The head is gone when they come, so what it said of them is kept.
+#[derive(Debug, Default)]
+pub struct TrailerRules {
+    /// Unknown names that the `Connection` fields of the head list, in the order of `compare_names`;
+    /// at most `MAX_UNKNOWN_OPTIONS`.
+    named: Box<[Box<[u8]>]>,
+    options: ConnectionOptions,
+    /// Whether every `X-Forwarded-*` ends here: an untrusted peer sent it.
+    drops_forwarded: bool,
+}
+
+impl TrailerRules {
+    /// For the trailers behind a head with `fields`. Without chunks there are none.
+    /// `drops_forwarded`: it came from a peer that is not trusted.
+    pub fn new(fields: &Fields<'_>, framing: Framing, drops_forwarded: bool) -> Self {
+        if framing != Framing::Chunked {
+            return TrailerRules::default();
+        }
+        let mut named: Box<[Box<[u8]>]> = fields.unknown_options().map(Box::from).collect();
+        named.sort_unstable_by(|a, b| compare_names(a, b));
+        TrailerRules { named, options: fields.options(), drops_forwarded }
+    }
+
+    /// Whether a trailer field may go on: not if it is about framing, routing or one hop, or if the
+    /// head's `Connection` names it (RFC 9110 §7.6.1).
+    pub fn is_forwarded(&self, line: &[u8]) -> bool {
+        let Ok((colon, _)) = fields::field_line(line) else { return false };
+        let name = &line[..colon];
+        let may_pass = match Name::of(name) {
+            Name::Other => true,
+            Name::XForwardedOther => !self.drops_forwarded,
+            _ => false,
+        };
+        may_pass
+            && !self.options.closes(name)
+            && self.named.binary_search_by(|named| compare_names(named, name)).is_err()
+    }
 }
 
 /// `Upgrade` with every protocol but h2c; nothing if that leaves none.

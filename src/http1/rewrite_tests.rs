@@ -14,7 +14,7 @@ const PLAIN: RequestRules = RequestRules {
 fn forwarded(line: &str, fields: &str, rules: &RequestRules) -> (String, Option<HostSlot>) {
     let wire = format!("{line}\r\n{fields}\r\n");
     let mut search = Search::default();
-    search.end(wire.as_bytes(), true, LIMITS).unwrap();
+    search.end(wire.as_bytes(), LIMITS).unwrap();
     let head = head::request(wire.as_bytes(), &search, LIMITS).unwrap_or_else(|r| panic!("{r:?}"));
     let mut out = Buffer::default();
     let slot = request(&head, rules, &mut out);
@@ -41,6 +41,7 @@ fn fields_of_requests() {
         ("Transfer-encoding: CHUNKED\r\nA: b\r\n", "Transfer-encoding: chunked\r\nA: b\r\n"),
         ("Connection: close\r\n", ""),
         ("Connection: a, B\r\nA: 1\r\nb: 2\r\nC: 3\r\na: 4\r\n", "C: 3\r\n"),
+        ("Connection: close\r\nClose: 1\r\nCloser: 2\r\n", "Closer: 2\r\n"),
         ("A: 1\r\nConnection: x\r\nConnection: a\r\n", ""),
         ("Connection: keep-alive\r\nKeep-Alive: 5\r\nProxy-Connection: x\r\n", ""),
         ("Proxy-Authorization: x\r\nHTTP2-Settings: x\r\n", ""),
@@ -134,7 +135,7 @@ const TO_NEW: ResponseRules = ResponseRules {
 /// What goes on of a response's head.
 fn answered(wire: &str, rules: &ResponseRules) -> String {
     let mut search = Search::default();
-    search.end(wire.as_bytes(), false, LIMITS).unwrap();
+    search.end(wire.as_bytes(), LIMITS).unwrap();
     let head = head::response(wire.as_bytes(), &search, rules.method, LIMITS)
         .unwrap_or_else(|r| panic!("{r:?}: {wire:?}"));
     let mut out = Buffer::default();
@@ -148,7 +149,7 @@ fn fields_of_responses() {
     use Framing::{Chunked, Empty, Length, UntilClose};
     for (status, fields, framing, goes_on) in [
         ("200 OK", "A: b\r\nSet-Cookie: 1\r\nset-cookie: 2\r\n", Empty, None),
-        ("200 OK", "content-length: 005\r\n", Length(5), Some("content-length: 005\r\n")),
+        ("200 OK", "content-length: 005\r\n", Length(5), Some("content-length: 5\r\n")),
         (
             "200 ",
             "Content-Length: 5, 5\r\nContent-Length: 5\r\n",
@@ -198,9 +199,13 @@ fn the_answer_to_head_tells_the_framing_that_get_would_have_had() {
         ("Transfer-Encoding: chunked\r\n", Version::Http11, "Transfer-Encoding: chunked\r\n"),
         ("Transfer-Encoding: chunked\r\n", Version::Http10, "Connection: keep-alive\r\n"),
         ("", Version::Http11, ""),
+        ("Content-Length: 0005, 5\r\n", Version::Http11, "Content-Length: 5\r\n"),
+        ("Content-Length: 5\r\nContent-Length: 6\r\n", Version::Http11, ""),
+        ("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", Version::Http11, ""),
+        ("Transfer-Encoding: identity\r\n", Version::Http11, ""),
     ] {
-        let wire = format!("HTTP/1.1 200 OK\r\n{fields}\r\n");
-        let expected = format!("HTTP/1.1 200 OK\r\n{goes_on}\r\n");
+        let wire = format!("HTTP/1.1 200\r\n{fields}\r\n");
+        let expected = format!("HTTP/1.1 200 \r\n{goes_on}\r\n");
         assert_eq!(answered(&wire, &ResponseRules { version, ..to_head }), expected, "{fields:?}");
     }
 }
@@ -227,8 +232,9 @@ fn what_a_response_says_about_the_clients_connection() {
 
 #[test]
 fn trailers_about_framing_routing_or_one_hop_do_not_go_on() {
+    let rules = TrailerRules::default();
     for line in ["A: b", "Content-MD5: x", "x-forwarded: a"] {
-        assert!(is_trailer_forwarded(line.as_bytes()), "{line:?}");
+        assert!(rules.is_forwarded(line.as_bytes()), "{line:?}");
     }
     for name in [
         "Connection",
@@ -248,9 +254,25 @@ fn trailers_about_framing_routing_or_one_hop_do_not_go_on() {
         "X-Forwarded-Host",
         "X-Forwarded-Proto",
     ] {
-        assert!(!is_trailer_forwarded(format!("{name}: x").as_bytes()), "{name}");
+        assert!(!rules.is_forwarded(format!("{name}: x").as_bytes()), "{name}");
     }
-    assert!(!is_trailer_forwarded(b"no field line"));
+    assert!(!rules.is_forwarded(b"no field line"));
+}
+
+#[test]
+fn trailers_that_connection_names_do_not_go_on() {
+    let wire = b"HTTP/1.1 200 OK\r\nConnection: close, b, Aa\r\nConnection: cC, aa\r\n\r\n";
+    let mut search = Search::default();
+    search.end(wire, LIMITS).unwrap();
+    let head =
+        head::response(wire, &search, Method::Get, LIMITS).unwrap_or_else(|r| panic!("{r:?}"));
+    let rules = TrailerRules::new(&head.fields, Framing::Chunked, false);
+    for line in ["A: 1", "aaa: 1", "D: 1", "closed: 1"] {
+        assert!(rules.is_forwarded(line.as_bytes()), "{line:?}");
+    }
+    for line in ["AA: 1", "B:", "cc: 1", "CC: 1", "Close: 1"] {
+        assert!(!rules.is_forwarded(line.as_bytes()), "{line:?}");
+    }
 }
 
 #[test]

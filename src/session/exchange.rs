@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::http1::body::{Encoder, Transfer};
 use crate::http1::head::Search;
-use crate::http1::rewrite::HostSlot;
+use crate::http1::rewrite::{HostSlot, TrailerRules};
 use crate::http1::{Request, Response};
 use crate::upstream::queue::Waiting;
 use crate::upstream::{InFlight, Upstream, UpstreamId};
@@ -71,6 +71,10 @@ pub(super) struct Exchange {
     pub loss_counted: bool,
     /// Where the upstream's name belongs in the held request.
     pub host_slot: Option<HostSlot>,
+    /// Which trailers of the request go upstream, whichever that is.
+    pub request_trailers: TrailerRules,
+    /// Which trailers of the response go to the client.
+    pub response_trailers: TrailerRules,
     /// Whether a byte was written to the present upstream connection.
     pub wrote: bool,
     /// Whether a byte of a response has come over it.
@@ -127,6 +131,8 @@ impl Exchange {
             addresses_timed_out: 0,
             loss_counted: false,
             host_slot: None,
+            request_trailers: TrailerRules::default(),
+            response_trailers: TrailerRules::default(),
             wrote: false,
             response_began: false,
             spoke_first: false,

@@ -12,7 +12,7 @@ use crate::config::Limits;
 use crate::http1::body::{Decoder, Encoder, Flow, Transfer};
 use crate::http1::fields::{Name, number};
 use crate::http1::head::{self, HeadLimits, RequestHead};
-use crate::http1::rewrite::{self, RequestRules};
+use crate::http1::rewrite::{self, RequestRules, TrailerRules};
 use crate::http1::{BadBody, Framing, Method, Reject, Request, Version};
 use crate::limit::WINDOW;
 use crate::upstream::health::Seen;
@@ -52,6 +52,8 @@ impl Session {
     /// Looks at the request head that is arriving. Returns whether anything has changed.
     pub(super) fn read_request(&mut self, now: Instant) -> bool {
         let limits = head_limits(&self.state.config.limits);
+        let skipped = self.search.skip_empty_line(self.client.input.unread());
+        self.client.input.consume(skipped);
         let wire = self.client.input.unread();
         if wire.is_empty() {
             if self.client.ended {
@@ -59,21 +61,13 @@ impl Session {
             }
             return self.client.ended;
         }
-        let found = self.search.end(wire, true, limits);
-        if let Ok(Some(len)) = found {
-            self.begin(len, limits, now);
-            return true;
-        }
-        // What is wrong with the first line counts before what is wrong behind it.
-        let first_line = self.search.first_line(wire).map(head::request_line);
-        if let Some(Err(reject)) = first_line {
-            self.refuse_head(reject, now);
-        } else if let Err(fault) = found {
-            self.refuse_head(fault.into(), now);
-        } else if self.client.ended {
-            self.refuse_head(Reject::bad("the request head is not complete"), now);
-        } else {
-            return false;
+        match head::arriving_request(&mut self.search, wire, limits) {
+            Ok(Some(len)) => self.begin(len, limits, now),
+            Ok(None) if self.client.ended => {
+                self.refuse_head(Reject::bad("the request head is not complete"), now);
+            }
+            Ok(None) => return false,
+            Err(reject) => self.refuse_head(reject, now),
         }
         true
     }
@@ -106,20 +100,22 @@ impl Session {
             Err(reject) => return self.refuse_head(reject, now),
         };
         let config = &self.state.config;
-        let trusted = &config.forwarding.trusted;
+        let nets = &config.forwarding.trusted;
+        let trusted = who::is_trusted(self.peer, nets);
         let client = if head.fields.has(Name::XForwardedFor) {
-            who::client_address(self.peer, head.fields.values(Name::XForwardedFor), trusted)
+            who::client_address(self.peer, head.fields.values(Name::XForwardedFor), nets)
         } else {
             self.peer
         };
         let mut exchange = Exchange::new(head.request, client, now);
+        exchange.request_trailers = TrailerRules::new(&head.fields, head.request.framing, !trusted);
         exchange.request.keep_alive &= !self.turned_away;
         let refusal = self.refusal(&head, client, now);
         if refusal.is_none() {
             self.upstream.output.hold();
             let rules = RequestRules {
                 peer: self.peer,
-                trusted: who::is_trusted(self.peer, trusted),
+                trusted,
                 via: config.forwarding.via_request,
                 upstream_host: config.forwarding.upstream_host,
             };
@@ -188,14 +184,14 @@ impl Session {
         if self.upstream.deaf {
             return false;
         }
+        let Some(exchange) = &mut self.exchange else { return false };
         let before = self.client.input.len();
-        let flow = transfer.run(&mut self.client.input, &mut self.upstream.output);
+        let (from, to) = (&mut self.client.input, &mut self.upstream.output);
+        let flow = transfer.run(from, to, &exchange.request_trailers);
         let (bytes, is_discarding) = (transfer.bytes, transfer.encoder == Encoder::Nowhere);
         let moved = self.client.input.len() != before;
-        if let Some(exchange) = &mut self.exchange {
-            exchange.request_bytes = bytes;
-            exchange.awaits_continue &= !moved;
-        }
+        exchange.request_bytes = bytes;
+        exchange.awaits_continue &= !moved;
         let too_long = self.state.config.limits.body.is_some_and(|most| bytes > most);
         match flow {
             Err(BadBody(why)) => self.bad_request_body(Reject::bad(why), now),

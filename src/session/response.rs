@@ -9,7 +9,7 @@ use super::{FIRST_READ, Link, Session};
 use crate::buffer::Buffer;
 use crate::http1::body::{Decoder, Encoder, Flow, Transfer};
 use crate::http1::head::{self, HeadLimits, ResponseHead, Search};
-use crate::http1::rewrite::{self, ResponseRules};
+use crate::http1::rewrite::{self, ResponseRules, TrailerRules};
 use crate::http1::{BadBody, BadResponse, Framing, Version};
 
 /// Whether a status tells of a fault of the server's own, and not of a request that it cannot or will
@@ -40,7 +40,7 @@ impl Session {
         }
         let mut limits = head_limits(&self.state.config.limits);
         limits.line = limits.head;
-        match search.end(self.upstream.input.unread(), false, limits) {
+        match search.end(self.upstream.input.unread(), limits) {
             Ok(Some(len)) => self.take_response_head(len, &search, limits, now),
             Ok(None) if self.upstream.ended || self.upstream.failed => {
                 self.note_stray_bytes(now);
@@ -135,6 +135,10 @@ impl Session {
             _ => {
                 (rules.framing, rules.persists) = self.leaves_as(&head, len);
                 rewrite::response(&head, &rules, &mut self.client.output);
+                if let Some(exchange) = &mut self.exchange {
+                    exchange.response_trailers =
+                        TrailerRules::new(&head.fields, head.response.framing, false);
+                }
                 self.start_response(head.response, rules, limits, now);
                 self.upstream.input.consume(len);
             }
@@ -191,7 +195,7 @@ impl Session {
         self.response_leg = if response.framing == Framing::Empty {
             ResponseLeg::Done
         } else {
-            let decoder = Decoder::new(response.framing, limits.head, limits.fields);
+            let decoder = Decoder::new(response.framing, limits.head, limits.fields).of_response();
             let is_chunked = rules.framing == Framing::Chunked;
             let encoder = if is_chunked { Encoder::CHUNKED } else { Encoder::Plain };
             ResponseLeg::Body(Transfer::new(decoder, encoder))
@@ -214,15 +218,15 @@ impl Session {
 
     fn relay_response(&mut self, now: Instant) -> bool {
         let ResponseLeg::Body(transfer) = &mut self.response_leg else { return false };
+        let Some(exchange) = &mut self.exchange else { return false };
         let before = self.upstream.input.len();
-        let flow = transfer.run(&mut self.upstream.input, &mut self.client.output);
+        let (from, to) = (&mut self.upstream.input, &mut self.client.output);
+        let flow = transfer.run(from, to, &exchange.response_trailers);
         let starved = flow == Ok(Flow::Starved);
         let closed = starved && self.upstream.ended && !self.upstream.failed;
         let ended =
             flow == Ok(Flow::Ended) || (closed && transfer.sender_closed(&mut self.client.output));
-        if let Some(exchange) = &mut self.exchange {
-            exchange.response_bytes = transfer.bytes;
-        }
+        exchange.response_bytes = transfer.bytes;
         if ended {
             self.response_leg = ResponseLeg::Done;
         } else if let Err(BadBody(why)) = flow {

@@ -12,6 +12,9 @@ on_each_engine! {
     trailers_over_the_limits_are_refused,
     trailers_go_upstream_without_those_that_steer,
     trailers_come_back_without_those_that_steer,
+    trailers_that_connection_names_do_not_go_upstream,
+    trailers_that_connection_names_do_not_come_back,
+    a_request_that_is_sent_again_still_drops_trailers_that_connection_names,
     a_chunked_body_may_come_in_any_pieces,
     an_error_later_in_a_body_is_400_and_its_connection_is_dropped,
     an_error_in_a_body_already_being_answered_ends_both_sides,
@@ -178,6 +181,63 @@ fn trailers_come_back_without_those_that_steer(engine: EngineKind) {
         expect_trailers(&got);
     }
     assert_eq!(upstream.connections(), 1);
+}
+
+/// A chunked message whose head names some fields of one hop, and which has them as trailers.
+const NAMING: &str = "Connection: x-hop, keep-alive\r\nConnection: X-HOP-2\r\n\
+    Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\
+    X-Hop: 1\r\nX-Sum: 1 2\r\nx-hop-2: 2\r\nX-HOP: 3\r\nx-sum: \u{ff}\r\nX-Hop-3:\r\n\r\n";
+
+fn expect_trailers_of_naming(got: &Message) {
+    let names: Vec<_> = got.trailers.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!((got.body.contains("hello"), names), (true, vec!["X-Sum", "x-sum", "X-Hop-3"]));
+}
+
+// Rules 15 and 19
+fn trailers_that_connection_names_do_not_go_upstream(engine: EngineKind) {
+    expect_trailers_of_naming(&forwarded(
+        engine,
+        &format!("POST / HTTP/1.1\r\nHost: a.example\r\n{NAMING}"),
+    ));
+    // What one request has named means nothing for the next one.
+    let upstream = Upstream::echo();
+    let balancer = Balancer::start(engine, &[upstream.address()]);
+    let mut client = balancer.client();
+    client.ask(&format!("POST / HTTP/1.1\r\nHost: a.example\r\n{NAMING}"));
+    client.ask(&format!("{HEAD}0\r\nX-Hop: 1\r\n\r\n"));
+    assert_eq!(upstream.last_request().trailers, [("X-Hop".to_string(), "1".to_string())]);
+}
+
+// Rules 15 and 19
+fn trailers_that_connection_names_do_not_come_back(engine: EngineKind) {
+    let upstream = Upstream::answering(&format!("HTTP/1.1 200 OK\r\n{NAMING}"));
+    let balancer = Balancer::start(engine, &[upstream.address()]);
+    let mut client = balancer.client();
+    for _ in 0..2 {
+        expect_trailers_of_naming(&client.ask(&get("/")));
+    }
+}
+
+// Rules 15, 19 and 39
+fn a_request_that_is_sent_again_still_drops_trailers_that_connection_names(engine: EngineKind) {
+    let listener = Listener::new();
+    let balancer = Balancer::start(engine, &[listener.address()]);
+    let mut client = balancer.client();
+    client.send(&get("/first"));
+    let mut kept = listener.accept();
+    kept.request();
+    kept.send(&ok("first"));
+    client.response();
+    let wire = format!("PUT / HTTP/1.1\r\nHost: a.example\r\n{NAMING}");
+    let body = wire.find("hello").expect("a body");
+    client.send(&wire[..body]);
+    kept.request_head().expect("a head");
+    drop(kept);
+    let mut fresh = listener.accept();
+    client.send(&wire[body..]);
+    expect_trailers_of_naming(&fresh.request());
+    fresh.send(&ok("done"));
+    assert_eq!(client.response().body, "done");
 }
 
 // Rules 14 and 36

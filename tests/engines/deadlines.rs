@@ -13,6 +13,7 @@ on_each_engine! {
     a_head_that_trickles_is_408_all_the_same,
     a_head_that_ends_in_time_is_served,
     the_deadline_of_a_head_holds_for_later_requests_too,
+    an_empty_line_behind_a_body_is_no_request_that_is_late,
     an_idle_connection_is_closed_without_a_word,
     an_upstream_that_does_not_answer_is_504_and_asked_once,
     a_slow_answer_within_its_deadline_is_served_whatever_progress_says,
@@ -107,6 +108,18 @@ fn the_deadline_of_a_head_holds_for_later_requests_too(engine: EngineKind) {
     assert_eq!(client.response().body, "GET /3");
     expect_refusal(&mut client, &[408]);
     assert_eq!(upstream.deliveries(), 3);
+}
+
+// Rule 43
+fn an_empty_line_behind_a_body_is_no_request_that_is_late(engine: EngineKind) {
+    let upstream = Upstream::echo();
+    let balancer = Balancer::start_with(engine, &[upstream.address()], |c| {
+        c.timeouts.head = ms(100);
+        c.timeouts.idle = ms(600);
+    });
+    let mut client = balancer.client();
+    assert_eq!(client.ask(&(post("/1", "hello") + "\r\n")).body, "POST /1 hello");
+    takes(ms(600), || client.expect_fin());
 }
 
 // Rule 43

@@ -7,6 +7,7 @@ use crate::support::*;
 on_each_engine! {
     fields_that_connection_names_are_not_sent_upstream,
     fields_that_connection_names_are_not_sent_back,
+    connection_may_name_32_unknown_fields_and_no_more,
     connection_must_not_name_what_framing_and_routing_depend_on,
     a_response_cannot_remove_its_own_framing,
     hop_by_hop_fields_are_not_sent_upstream,
@@ -53,6 +54,29 @@ fn fields_that_connection_names_are_not_sent_back(engine: EngineKind) {
         assert!(!got.has("X-Secret"), "{got:?}");
         assert_eq!(got.has("X-Other"), !names.contains("X-Other"), "{got:?}");
         assert_eq!((got.field("X-Kept"), got.body.as_str()), (Some("k"), "body"));
+    });
+}
+
+/// `Connection` with so many options that are no known names beside some that are, and the fields
+/// that the last of them names and that none names.
+fn options(count: usize) -> String {
+    let options: Vec<String> = (1..=count).map(|n| format!("X-Option-{n}")).collect();
+    let known = "keep-alive, close, TE, ".repeat(20);
+    format!("Connection: {known}{}\r\nx-option-{count}: s\r\nX-Kept: k\r\n", options.join(","))
+}
+
+// Rule 19
+fn connection_may_name_32_unknown_fields_and_no_more(engine: EngineKind) {
+    let got = forwarded(engine, &request("GET", "/", &options(32), ""));
+    assert!(!got.has("X-Option-32") && got.has("X-Kept"), "{got:?}");
+    let got = relayed(engine, &response("200 OK", &options(32), "body"));
+    assert!(!got.has("X-Option-32") && got.has("X-Kept"), "{got:?}");
+
+    let same = format!("Connection: {}\r\n", "Z,".repeat(33));
+    let apart = "Connection: Z, z\r\n".repeat(17);
+    cases([options(33), same, apart], |fields| {
+        refused(engine, &request("GET", "/", fields, ""), &[400]);
+        assert_eq!(relayed(engine, &response("200 OK", fields, "body")).status(), 502);
     });
 }
 

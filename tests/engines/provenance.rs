@@ -9,6 +9,8 @@ on_each_engine! {
     an_untrusted_peer_cannot_say_which_scheme_or_host_was_asked,
     a_trusted_peer_can_say_which_scheme_and_host_were_asked,
     scheme_and_host_are_told_for_an_untrusted_peer_that_is_silent,
+    an_untrusted_peer_cannot_say_anything_else_in_the_name_of_a_proxy,
+    a_trusted_peer_can_say_anything_else_in_the_name_of_a_proxy,
     forwarded_is_believed_from_trusted_peers_only,
     only_the_nets_that_are_named_are_trusted,
     requests_carry_via_unless_it_is_switched_off,
@@ -66,6 +68,60 @@ fn scheme_and_host_are_told_for_an_untrusted_peer_that_is_silent(engine: EngineK
     assert_eq!(got.all("X-Forwarded-Host"), ["a.example"]);
     let got = forwarded_with(engine, &get("http://b.example:81/"), trust_nobody);
     assert_eq!(got.all("X-Forwarded-Host"), ["b.example:81"]);
+}
+
+/// What proxies tell, in the fields that are known and in their spellings with `_`, which some
+/// servers take for `-`.
+const TOLD: [&str; 14] = [
+    "X-Forwarded-Ssl",
+    "x-forwarded-scheme",
+    "X-Forwarded-Port",
+    "X-Forwarded-Prefix",
+    "X-FORWARDED-SERVER",
+    "X-Forwarded-Protocol",
+    "X-Forwarded-Anything-Else",
+    "X_Forwarded_Proto",
+    "X-Forwarded_Host",
+    "X_FORWARDED-Ssl",
+    "x_forwarded_for",
+    "X-Forwarded_For",
+    "X-Forwarded-For_",
+    "X-Forwarded-",
+];
+
+/// Names that only look like them.
+const KEPT: [&str; 5] =
+    ["X-Real-IP", "X-Forwarded", "X-ForwardedFor", "AX-Forwarded-Ssl", "X-Original-Forwarded-For"];
+
+/// A request with all of them in the head and behind the body.
+fn telling() -> String {
+    let lines: String = TOLD.iter().chain(&KEPT).map(|name| format!("{name}: told\r\n")).collect();
+    let fields = format!("{lines}Transfer-Encoding: chunked\r\n");
+    request("POST", "/", &fields, &format!("5\r\nhello\r\n0\r\n{lines}\r\n"))
+}
+
+/// The names of the fields that carry what was told.
+fn told(fields: &[(String, String)]) -> Vec<&str> {
+    let told = fields.iter().filter(|(_, value)| value.contains("told"));
+    told.map(|(name, _)| name.as_str()).collect()
+}
+
+// Rules 15 and 20
+fn an_untrusted_peer_cannot_say_anything_else_in_the_name_of_a_proxy(engine: EngineKind) {
+    let got = forwarded_with(engine, &telling(), trust_nobody);
+    assert_eq!(told(&got.fields), KEPT);
+    assert_eq!(told(&got.trailers), KEPT);
+    assert_eq!(got.all("X-Forwarded-For"), ["127.0.0.1"]);
+}
+
+// Rules 15 and 20
+fn a_trusted_peer_can_say_anything_else_in_the_name_of_a_proxy(engine: EngineKind) {
+    let got = forwarded(engine, &telling());
+    let all: Vec<_> = TOLD.iter().chain(&KEPT).copied().collect();
+    assert_eq!(told(&got.fields), all);
+    assert_eq!(told(&got.trailers), all);
+    let named = request("GET", "/", "Connection: X-Forwarded-Ssl\r\nX-Forwarded-Ssl: on\r\n", "");
+    assert!(!forwarded(engine, &named).has("X-Forwarded-Ssl"), "its own Connection names it");
 }
 
 // Rule 20

@@ -8,9 +8,14 @@ use crate::support::*;
 
 on_each_engine! {
     responses_without_a_body_have_none_whatever_their_fields_say,
+    an_answer_to_head_has_one_framing_at_most,
     bytes_behind_a_response_without_a_body_are_nobodys_answer,
     malformed_responses_are_502_and_their_connection_is_dropped,
+    a_status_line_without_a_reason_leaves_with_its_space,
+    white_space_behind_the_size_of_an_upstreams_chunk_is_dropped,
+    an_answer_that_is_too_large_is_502_and_names_the_flag,
     equal_lengths_are_collapsed_into_one,
+    a_length_leaves_as_the_number_it_is,
     a_list_of_equal_lengths_is_collapsed_or_refused,
     a_response_may_come_in_any_pieces,
     a_close_delimited_answer_becomes_chunked_and_the_connection_lives,
@@ -73,6 +78,16 @@ fn responses_without_a_body_have_none_whatever_their_fields_say(engine: EngineKi
         ("GET", 204, "Transfer-Encoding: chunked\r\n"),
         ("GET", 204, ""),
         ("HEAD", 204, "Content-Length: 5\r\n"),
+        ("HEAD", 200, "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n"),
+        ("HEAD", 200, "Transfer-Encoding: identity\r\n"),
+        ("HEAD", 200, "Transfer-Encoding: gzip, chunked\r\n"),
+        ("HEAD", 200, "Content-Length: 5\r\nContent-Length: 6\r\n"),
+        ("HEAD", 200, "Content-Length: x\r\n"),
+        ("GET", 304, "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n"),
+        ("GET", 304, "Transfer-Encoding: identity\r\n"),
+        ("GET", 304, "Content-Length: -5\r\n"),
+        ("GET", 204, "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n"),
+        ("GET", 204, "Transfer-Encoding: identity\r\n"),
     ];
     cases(rows, |&(method, status, fields)| {
         let first = format!("HTTP/1.1 {status} X\r\n{fields}\r\n");
@@ -83,6 +98,34 @@ fn responses_without_a_body_have_none_whatever_their_fields_say(engine: EngineKi
             }
         });
         assert_eq!(connections, 1, "the connection was whole and is worth keeping");
+    });
+}
+
+// Rule 25
+fn an_answer_to_head_has_one_framing_at_most(engine: EngineKind) {
+    let (length, chunked) = ("Content-Length: 5\r\n", "Transfer-Encoding: chunked\r\n");
+    let rows = [
+        (length.to_string(), vec!["5"], vec![]),
+        (chunked.to_string(), vec![], vec!["chunked"]),
+        (format!("{length}{chunked}"), vec![], vec![]),
+        (format!("{chunked}{length}"), vec![], vec![]),
+        (format!("{length}{length}"), vec!["5"], vec![]),
+        (format!("{length}Content-Length: 6\r\n"), vec![], vec![]),
+        ("Content-Length: x\r\n".to_string(), vec![], vec![]),
+        ("Content-Length: 5, 05\r\n".to_string(), vec!["5"], vec![]),
+        ("Transfer-Encoding: identity\r\n".to_string(), vec![], vec![]),
+    ];
+    cases(rows, |(fields, lengths, codings)| {
+        let upstream = Upstream::answering(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n"));
+        let balancer = Balancer::start(engine, &[upstream.address()]);
+        let mut client = balancer.client();
+        for _ in 0..2 {
+            client.send(&request("HEAD", "/", "", ""));
+            let got = client.response_to("HEAD");
+            assert_eq!(got.status(), 200);
+            assert_eq!(got.all("Content-Length"), *lengths);
+            assert_eq!(got.all("Transfer-Encoding"), *codings);
+        }
     });
 }
 
@@ -169,6 +212,60 @@ fn malformed_responses_are_502_and_their_connection_is_dropped(engine: EngineKin
         });
         assert_eq!(connections, 2, "a retry, or a connection that was used again");
     });
+}
+
+// Rule 26
+fn a_status_line_without_a_reason_leaves_with_its_space(engine: EngineKind) {
+    for version in ["HTTP/1.1", "HTTP/1.0"] {
+        let got = relayed(engine, &format!("{version} 200\r\nContent-Length: 5\r\n\r\nhello"));
+        assert_eq!((got.first.as_str(), got.body.as_str()), ("HTTP/1.1 200 ", "hello"));
+    }
+}
+
+// Rules 14 and 26
+fn white_space_behind_the_size_of_an_upstreams_chunk_is_dropped(engine: EngineKind) {
+    let bodies = [
+        "5 \r\nhello\r\n0\r\n\r\n",
+        "5\t  \r\nhello\r\n0    \r\n\r\n",
+        "5 ;a=b\r\nhello\r\n0\t;c\r\nX-Sum: 1\r\n\r\n",
+    ];
+    cases(bodies, |body| {
+        let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let upstream = Upstream::answering(&format!("{head}{body}"));
+        let balancer = Balancer::start(engine, &[upstream.address()]);
+        let mut client = balancer.client();
+        for _ in 0..2 {
+            client.send(&get("/"));
+            assert_eq!(client.response_head().expect("a head").status(), 200);
+            client.expect("5\r\nhello\r\n0\r\n");
+            client.expect(if body.contains("X-Sum") { "X-Sum: 1\r\n\r\n" } else { "\r\n" });
+        }
+        assert_eq!(upstream.connections(), 1);
+    });
+}
+
+// Rules 8 and 26
+fn an_answer_that_is_too_large_is_502_and_names_the_flag(engine: EngineKind) {
+    let long = "x".repeat(17 * 1024);
+    let rows = [
+        (format!("HTTP/1.1 200 {long}\r\nContent-Length: 0\r\n\r\n"), "--max-head"),
+        (response("200 OK", &format!("X: {long}\r\n"), ""), "--max-head"),
+        (response("200 OK", &"X: y\r\n".repeat(101), ""), "--max-fields"),
+    ];
+    cases(rows, |(wire, flag)| {
+        let got = relayed(engine, wire);
+        assert!(got.status() == 502 && got.body.contains(flag), "{got:?}");
+    });
+}
+
+// Rule 26
+fn a_length_leaves_as_the_number_it_is(engine: EngineKind) {
+    let zeros = format!("{}10", "0".repeat(2_000));
+    for length in ["10", "0010", "010, 10", zeros.as_str()] {
+        let wire = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n0123456789");
+        let got = relayed(engine, &wire);
+        assert_eq!((got.all("Content-Length"), got.body.as_str()), (vec!["10"], "0123456789"));
+    }
 }
 
 // Rule 26
@@ -303,7 +400,10 @@ fn an_answer_with_broken_chunks_never_looks_whole(engine: EngineKind) {
         "x\r\nhello\r\n0\r\n\r\n",
         "+5\r\nhello\r\n0\r\n\r\n",
         "0x5\r\nhello\r\n0\r\n\r\n",
-        "5 \r\nhello\r\n0\r\n\r\n",
+        " 5\r\nhello\r\n0\r\n\r\n",
+        "5 0\r\nhello\r\n0\r\n\r\n",
+        "5 x\r\nhello\r\n0\r\n\r\n",
+        "5\u{b}\r\nhello\r\n0\r\n\r\n",
         "5\nhello\r\n0\r\n\r\n",
         "5\r\nhello\n0\r\n\r\n",
         "5\r\nhello!\r\n0\r\n\r\n",

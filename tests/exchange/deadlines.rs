@@ -21,6 +21,40 @@ fn an_idle_client_is_closed_silently() {
 }
 
 #[test]
+fn an_empty_line_behind_a_body_begins_no_head() {
+    let exchange = |script: Script, behind: &str| {
+        script
+            .client_sends(format!("{POST_5}abcde{behind}"))
+            .goes_upstream(post_5() + "abcde")
+            .upstream_sends(OK)
+            .client_sees(OK)
+            .kept()
+            .reported(200, FINISHED)
+    };
+    // The client is idle, in no memory, for as long as any other.
+    exchange(script(), "\r\n").holds_at_most(0).after_ms(59_999).after_ms(1).closed().replay();
+    exchange(script(), "").client_sends("\r\n").after_ms(60_000).closed().replay();
+    exchange(script(), "\r\n").client_ends().closed().replay();
+    // What follows has its time from its own first byte, and a second empty line is none.
+    exchange(script(), "\r\n")
+        .after_ms(50_000)
+        .client_sends("GET /")
+        .after_ms(9_999)
+        .after_ms(1)
+        .client_sees_last_answer(408)
+        .reported(408, FINISHED)
+        .lingers_then_closes()
+        .replay();
+    exchange(script(), "\r\n")
+        .after_ms(50_000)
+        .client_sends("\r\n")
+        .client_sees_last_answer(400)
+        .reported(400, FINISHED)
+        .lingers_then_closes()
+        .replay();
+}
+
+#[test]
 fn a_head_has_ten_seconds_from_its_first_byte_however_it_drips() {
     script()
         .after_ms(30_000)

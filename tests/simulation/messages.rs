@@ -94,6 +94,8 @@ pub fn framed(body: &[u8], framing: Framing, breaks: bool, draws: &mut Draws) ->
             wire.extend_from_slice(body);
         }
         Framing::Chunked => {
+            // What is named here is about one hop, in the head and behind the body.
+            wire.extend_from_slice(b"Connection: hop\r\nHop: 1\r\n");
             wire.extend_from_slice(b"Transfer-Encoding: chunked\r\n\r\n");
             let mut rest = body;
             while !rest.is_empty() {
@@ -106,7 +108,7 @@ pub fn framed(body: &[u8], framing: Framing, breaks: bool, draws: &mut Draws) ->
             let end = if breaks { "0x\r\n" } else { "0\r\n" };
             wire.extend_from_slice(end.as_bytes());
             if draws.percent(30) {
-                wire.extend_from_slice(b"Checksum: 1\r\n");
+                wire.extend_from_slice(b"Checksum: 1\r\nHOP: 1\r\n");
             }
             wire.extend_from_slice(b"\r\n");
         }
@@ -138,6 +140,7 @@ impl Message {
             content: Vec::new(),
             len: None,
         };
+        assert_eq!(message.field("Hop"), None, "a field of another hop: {text:?}");
         let body = &wire[head + 4..];
         let length = message.field("Content-Length").map(|n| n.parse().expect("a length"));
         let is_chunked = message.field("Transfer-Encoding").is_some();
@@ -185,6 +188,7 @@ impl Message {
         }
         loop {
             let line = line_at(at)?;
+            assert!(!body[at..].starts_with(b"HOP"), "a trailer of another hop");
             at += line + 2;
             if line == 0 {
                 return Some(at);

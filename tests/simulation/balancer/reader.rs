@@ -146,6 +146,9 @@ impl Reader {
         match (length, is_chunked) {
             (Some(_), true) => self.fault = Some(format!("two framings in {text:?}")),
             (Some(None), _) => self.fault = Some(format!("no length in {text:?}")),
+            _ if message.field("Hop").is_some() => {
+                self.fault = Some(format!("a field of another hop in {text:?}"));
+            }
             _ => (),
         }
         let stage = match (length, is_chunked) {
@@ -196,6 +199,10 @@ impl Reader {
                 return false;
             }
             Stage::ChunkEnd => Stage::ChunkSize,
+            Stage::Trailer if line.starts_with("Hop:") => {
+                self.fault = Some("a trailer of another hop".to_string());
+                return false;
+            }
             Stage::Trailer if line.is_empty() => {
                 if let Some(message) = self.messages.last_mut() {
                     message.is_whole = true;

@@ -74,7 +74,10 @@ fn frame(wire: &mut Vec<u8>, body: &[u8], framing: Framing) -> usize {
         Framing::Length => {
             wire.extend_from_slice(format!("Content-Length: {}\r\n", body.len()).as_bytes());
         }
-        Framing::Chunked => wire.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+        // What `Connection` names is about one hop, in the head and behind the body.
+        Framing::Chunked => {
+            wire.extend_from_slice(b"Connection: hop\r\nHop: 1\r\nTransfer-Encoding: chunked\r\n")
+        }
         Framing::Nothing | Framing::UntilClose => (),
     }
     wire.extend_from_slice(b"\r\n");
@@ -88,6 +91,6 @@ fn frame(wire: &mut Vec<u8>, body: &[u8], framing: Framing) -> usize {
         wire.extend_from_slice(chunk);
         wire.extend_from_slice(b"\r\n");
     }
-    wire.extend_from_slice(b"0\r\nChecksum: 1\r\n\r\n");
+    wire.extend_from_slice(b"0\r\nChecksum: 1\r\nHop: 1\r\n\r\n");
     head
 }
