@@ -28,6 +28,8 @@ mod limits;
 mod long_bodies;
 #[path = "engines/overload.rs"]
 mod overload;
+#[path = "engines/ports.rs"]
+mod ports;
 #[path = "engines/provenance.rs"]
 mod provenance;
 #[path = "engines/rate_limit.rs"]

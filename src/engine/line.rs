@@ -10,10 +10,11 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use super::slab::Slab;
 use super::waiting_room::Key;
-use super::wire::Socket;
+use super::wire::{self, Socket};
 use crate::upstream::UpstreamId;
 
-/// A connection to an upstream. Its place is free again when it is dropped.
+/// A connection to an upstream. When it is dropped, its place is free again; if the upstream has not
+/// ended it, it is reset.
 pub(super) struct Line {
     pub socket: Socket,
     pub key: Key,
@@ -78,6 +79,7 @@ impl Line {
 
 impl Drop for Line {
     fn drop(&mut self) {
+        wire::keep_no_port(&self.socket);
         if let Some(place) = self.places.get(self.key.index) {
             let next = Key::next_generation(self.key.generation);
             place.generation.store(next, Ordering::Release);

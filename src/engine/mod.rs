@@ -38,7 +38,7 @@ pub mod tasks;
 pub mod threads;
 pub mod waiting_room;
 mod wheel;
-mod wire;
+pub(crate) mod wire;
 mod woken;
 
 /// What an engine that is only simulated is made of, the same as the others: `tests/simulation/`.

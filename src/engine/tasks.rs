@@ -89,15 +89,47 @@ struct Hub {
 #[derive(Default)]
 struct Place(Lock<Option<Waker>>);
 
-/// A connection to an upstream.
+/// A connection to an upstream. When it is dropped, it is reset if the upstream has not ended it.
 struct Line {
-    stream: TcpStream,
+    /// `None` once it was moved to another core.
+    stream: Option<TcpStream>,
     upstream: UpstreamId,
+}
+
+impl Line {
+    /// It belongs to the core that calls this.
+    fn new(stream: StdStream, upstream: UpstreamId) -> io::Result<Self> {
+        Ok(Line { stream: Some(TcpStream::from_std(stream)?), upstream })
+    }
+
+    /// Moves it to the core that calls this.
+    fn adopt(mut self) -> io::Result<Self> {
+        let stream = self.stream.take().ok_or(ErrorKind::NotConnected)?;
+        Line::new(stream.into_std()?, self.upstream)
+    }
+
+    fn stream(&self) -> &TcpStream {
+        match &self.stream {
+            Some(stream) => stream,
+            None => unreachable!("one that was moved is gone"),
+        }
+    }
 }
 
 impl AsMut<TcpStream> for Line {
     fn as_mut(&mut self) -> &mut TcpStream {
-        &mut self.stream
+        match &mut self.stream {
+            Some(stream) => stream,
+            None => unreachable!("one that was moved is gone"),
+        }
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        if let Some(stream) = &self.stream {
+            wire::keep_no_port(stream);
+        }
     }
 }
 
@@ -291,8 +323,7 @@ impl Hub {
             if shelf == core.index() {
                 return Some(line);
             }
-            let stream = TcpStream::from_std(line.stream.into_std().ok()?).ok()?;
-            Some(Line { stream, ..line })
+            line.adopt().ok()
         })
     }
 
@@ -352,13 +383,13 @@ impl Hub {
     fn is_quiet(&self, line: &Line, now: Instant) -> bool {
         let mut heard = None;
         // Asked this way, tokio learns that there is nothing to read.
-        let _ = line.stream.try_io(Interest::READABLE, || {
-            match *heard.insert(wire::listen_in(&line.stream)) {
+        let stream = line.stream();
+        let _ =
+            stream.try_io(Interest::READABLE, || match *heard.insert(wire::listen_in(stream)) {
                 Heard::Nothing => Err(io::Error::from(ErrorKind::WouldBlock)),
                 Heard::End | Heard::Bytes => Ok(()),
-            }
-        });
-        let heard = heard.unwrap_or_else(|| wire::listen_in(&line.stream));
+            });
+        let heard = heard.unwrap_or_else(|| wire::listen_in(stream));
         if heard == Heard::Bytes
             && let Some(upstream) = self.state.upstreams.all().get(line.upstream.0)
         {
@@ -494,12 +525,12 @@ impl Hands for Hand<'_, '_> {
 
     fn dial(&mut self, upstream: UpstreamId, address: SocketAddr) -> io::Result<(Line, bool)> {
         let (stream, is_connected) = wire::connect(address)?;
-        Ok((Line { stream: TcpStream::from_std(stream)?, upstream }, is_connected))
+        Ok((Line::new(stream, upstream)?, is_connected))
     }
 
     fn dialled(&mut self, line: &mut Line) -> Option<io::Result<()>> {
-        match line.stream.poll_write_ready(self.cx) {
-            Poll::Ready(_) => wire::connect_result(&line.stream),
+        match line.stream().poll_write_ready(self.cx) {
+            Poll::Ready(_) => wire::connect_result(line.stream()),
             Poll::Pending => None,
         }
     }

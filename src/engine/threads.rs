@@ -146,7 +146,7 @@ impl Engine for Threads {
         // Most connections do not live for long. One that does is armed for its deadline at the
         // first look.
         let (tick, must_nudge) =
-            shared.wheel.insert(shared.wheel.tick_at(now + FIRST_LOOK), Due::Session(key));
+            shared.wheel.insert(shared.wheel.tick_at(now + FIRST_LOOK, now), Due::Session(key));
         seated.armed = Some(tick);
         let mut seat = place.seated.lock();
         let watched = shared.room.watch(&seated.connection.client, About::Client(key), false);
@@ -314,14 +314,14 @@ impl Shared {
             match turn {
                 Ok(Turn::Wait) => {
                     self.watch_output(connection, key);
-                    self.arm(seated, key);
+                    self.arm(seated, key, now);
                     drop(seat);
                     if place.seat.free(key) {
                         return;
                     }
                 }
                 Ok(Turn::Yield) => {
-                    self.arm(seated, key);
+                    self.arm(seated, key, now);
                     again.push_back(key);
                     drop(seat);
                     return place.seat.free_for_now();
@@ -353,9 +353,9 @@ impl Shared {
     }
 
     /// Sees to it that the session is woken at its deadline.
-    fn arm(&self, seated: &mut Seated, key: Key) {
+    fn arm(&self, seated: &mut Seated, key: Key, now: Instant) {
         let Some(at) = seated.connection.deadline() else { return };
-        let tick = self.wheel.tick_at(at);
+        let tick = self.wheel.tick_at(at, now);
         if seated.armed.is_none_or(|armed| armed > tick) {
             let (tick, _) = self.wheel.insert(tick, Due::Session(key));
             seated.armed = Some(tick);
@@ -410,7 +410,7 @@ impl Shared {
             }
         }
         if !self.is_sweeping.swap(true, Ordering::AcqRel) {
-            self.wheel.insert(self.wheel.tick_at(now + SWEEP_INTERVAL), Due::Sweep);
+            self.wheel.insert(self.wheel.tick_at(now + SWEEP_INTERVAL, now), Due::Sweep);
         }
     }
 
@@ -424,7 +424,7 @@ impl Shared {
         drop(self.idle.sweep(now));
         self.is_sweeping.store(false, Ordering::Release);
         if !self.idle.is_empty() && !self.is_sweeping.swap(true, Ordering::AcqRel) {
-            self.wheel.insert(self.wheel.tick_at(now + SWEEP_INTERVAL), Due::Sweep);
+            self.wheel.insert(self.wheel.tick_at(now + SWEEP_INTERVAL, now), Due::Sweep);
         }
     }
 

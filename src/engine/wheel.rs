@@ -3,7 +3,9 @@
 //! A deadline is nearly always later than the one before and nearly never comes, so an entry is not
 //! moved when its session's deadline is: it comes up at its time, and the session says when to come
 //! again. A session that needs to be woken earlier gets a second entry; the first is then stale,
-//! and coming up costs one look. Not here: what happens when a deadline has passed
+//! and coming up costs one look. No entry is further ahead than one turn of the wheel: one for a later
+//! deadline comes up early and is armed again, so that no session that is gone leaves one for longer.
+//! Not here: what happens when a deadline has passed
 //! (`session/deadline.rs`).
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,8 +15,10 @@ use crate::lock::Lock;
 
 /// The length of a tick.
 const TICK: Duration = Duration::from_millis(100);
-/// Slots of the wheel; entries further ahead than one turn (102 s) stay for another one.
+/// Slots of the wheel.
 const SLOTS: usize = 1024;
+/// One turn of the wheel, 102.3 s: how far ahead an entry may be.
+const ONE_TURN: Duration = TICK.saturating_mul(SLOTS as u32 - 1);
 /// Room that the wheel keeps when it is empty, in entries: 32 KiB.
 const KEPT_ENTRIES: usize = 1024;
 /// No tick: there is no entry.
@@ -70,9 +74,10 @@ impl<T: Copy> Wheel<T> {
         }
     }
 
-    /// The first tick that is not before `at`.
-    pub fn tick_at(&self, at: Instant) -> Tick {
-        let ahead = at.saturating_duration_since(self.start);
+    /// The first tick that is not before `at`, or one turn of the wheel from now if that is earlier:
+    /// then the entry comes up before its time.
+    pub fn tick_at(&self, at: Instant, now: Instant) -> Tick {
+        let ahead = at.min(now + ONE_TURN).saturating_duration_since(self.start);
         ahead.as_nanos().div_ceil(TICK.as_nanos()).min(u128::from(NEVER / 2)) as Tick
     }
 
@@ -194,19 +199,38 @@ mod tests {
         let start = Instant::now();
         let wheel = Wheel::new(start);
         let after = |ms| start + Duration::from_millis(ms);
-        for (ms, entry) in [(250, 1), (250, 2), (1_000, 3), (60_000, 4), (3_600_000, 5)] {
-            wheel.insert(wheel.tick_at(after(ms)), entry);
+        for (ms, entry) in [(250, 1), (250, 2), (1_000, 3), (60_000, 4), (100_000, 5)] {
+            wheel.insert(wheel.tick_at(after(ms), start), entry);
         }
         assert_eq!(due(&wheel, after(249)), []);
         assert_eq!(due(&wheel, after(300)), [1, 2]);
         assert_eq!(due(&wheel, after(301)), []);
         assert_eq!(due(&wheel, after(59_999)), [3]);
         assert_eq!(due(&wheel, after(60_000)), [4]);
-        for seconds in (61..3_600).step_by(7) {
+        for seconds in (61..100).step_by(7) {
             assert_eq!(due(&wheel, after(seconds * 1000)), []);
         }
-        assert_eq!(due(&wheel, after(3_600_000)), [5]);
-        assert_eq!(wheel.wait(after(3_600_000)), None);
+        assert_eq!(due(&wheel, after(100_000)), [5]);
+        assert_eq!(wheel.wait(after(100_000)), None);
+    }
+
+    #[test]
+    fn an_entry_for_a_session_that_is_gone_stays_for_one_turn_at_most() {
+        let start = Instant::now();
+        let wheel = Wheel::new(start);
+        let an_hour = Duration::from_secs(3_600);
+        for opened in 0..100 {
+            // A crowd of tunnels that do not live for long, each armed for its deadline.
+            let now = start + Duration::from_secs(opened);
+            wheel.insert(wheel.tick_at(now + an_hour, now), 1);
+        }
+        let came_up = due(&wheel, start + Duration::from_secs(203));
+        assert_eq!((came_up.len(), wheel.slots.lock().entries), (100, 0));
+        // It was idle for a day, and still nothing comes up at once.
+        let now = start + Duration::from_secs(86_400);
+        wheel.insert(wheel.tick_at(now + an_hour, now), 2);
+        assert_eq!(due(&wheel, now + Duration::from_secs(100)), []);
+        assert_eq!(due(&wheel, now + Duration::from_secs(103)), [2]);
     }
 
     #[test]

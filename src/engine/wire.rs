@@ -210,6 +210,14 @@ pub fn reset_on_close(socket: &impl AsFd) {
     let _ = sockopt::set_socket_linger(socket, Some(Duration::ZERO));
 }
 
+/// Makes closing a connection keep no local port in TIME_WAIT: a reset, unless the other side has
+/// ended its direction. Then it has to wait, and what it has yet to read still reaches it.
+pub fn keep_no_port(socket: &impl AsFd) {
+    if listen_in(socket) != Heard::End {
+        reset_on_close(socket);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,13 +12,15 @@ use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::probe::{self, Answer, Answered, Outcome};
+use crate::engine::wire;
 use crate::shortage;
 use crate::upstream::{Upstream, UpstreamId};
 
 /// What is read at once, in bytes.
 const READ_SIZE: usize = 1024;
 
-/// A probe that has not ended.
+/// A probe that has not ended. When it is dropped, its connection is reset if the upstream has not
+/// ended it.
 pub struct Flight {
     upstream: UpstreamId,
     walk: Walk,
@@ -107,6 +109,8 @@ impl Flight {
     fn connect_next(&mut self, now: Instant) -> Option<Outcome> {
         match self.walk.connect_next(now) {
             Ok((stream, until)) => {
+                // The one before may have come about just now.
+                wire::keep_no_port(&self.stream);
                 self.stream = stream;
                 self.stage = Stage::Connecting { until };
                 None
@@ -142,6 +146,12 @@ impl Flight {
                 Answered::Garbage => return Some(Outcome::Broken),
             }
         }
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        wire::keep_no_port(&self.stream);
     }
 }
 
