@@ -75,6 +75,7 @@ const HAPPENS: &[&str] = &[
     "shortages of our own",
     "trials that failed",
     "turns among several clients",
+    "turns for which newcomers and others wait",
     "turns that ended asleep",
     "turns that leave an upstream full",
     "turns that leave the pool full",
