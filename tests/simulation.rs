@@ -63,6 +63,7 @@ const HAPPENS: &[&str] = &[
     "late answers held against upstreams",
     "losses held against upstreams",
     "probes",
+    "refused answers held against upstreams",
     "requests for which the queue had no room",
     "requests over the limit",
     "requests that tried an ejected upstream",
