@@ -11,6 +11,9 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::http1::head::HeadLimits;
+use crate::http1::target;
+
 /// Everything a balancer needs to know before it starts.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -159,6 +162,8 @@ pub struct HealthConfig {
     pub interval: Option<Duration>,
     /// The path that a probe asks for.
     pub path: String,
+    /// The `Host` of a probe, a host or `host:port`; `None` is the upstream's own name.
+    pub host: Option<String>,
     /// What a probe may be answered.
     pub status: StatusSet,
     /// How long one probe may take; `None` is the interval, 5 s at most.
@@ -269,6 +274,11 @@ impl Config {
             let remedy = "a path begins with `/` and has no space or control character";
             return Err(BadValue::new(&health.path, remedy));
         }
+        if let Some(host) = &health.host
+            && (host.is_empty() || !target::is_host(host.as_bytes()))
+        {
+            return Err(BadValue::new(host, "give a host or host:port, such as app.example:8080"));
+        }
         Ok(())
     }
 }
@@ -279,6 +289,11 @@ impl Limits {
     pub const MAX_HEAD: usize = 32 * 1024;
     /// The largest `fields` that can be asked for.
     pub const MAX_FIELDS: usize = crate::http1::head::MAX_FIELDS;
+
+    /// How large the head of a response may be: its first line has no limit of its own.
+    pub fn of_response_head(&self) -> HeadLimits {
+        HeadLimits { line: self.head, head: self.head, fields: self.fields }
+    }
 }
 
 impl Default for Timeouts {
@@ -325,6 +340,7 @@ impl Default for HealthConfig {
         HealthConfig {
             interval: Some(Duration::from_secs(10)),
             path: DEFAULT_HEALTH_PATH.to_string(),
+            host: None,
             status: StatusSet::any_answer(),
             timeout: None,
             fall: 2,
@@ -546,7 +562,7 @@ mod tests {
     fn what_the_program_cannot_work_with_is_named() {
         assert_eq!(Config::default().check(), Ok(()));
         type Change = fn(&mut Config);
-        let changes: [(&str, Change); 8] = [
+        let changes: [(&str, Change); 10] = [
             ("timeouts.idle", |c| c.timeouts.idle = Duration::MAX),
             ("timeouts.drain", |c| c.timeouts.drain = Duration::ZERO),
             ("health.interval", |c| c.health.interval = Some(Duration::ZERO)),
@@ -555,6 +571,8 @@ mod tests {
             ("limits.connections", |c| c.limits.connections = Some(usize::MAX)),
             ("threads", |c| c.threads = Some(0)),
             ("x y", |c| c.health.path = "x y".to_string()),
+            ("a\rb", |c| c.health.host = Some("a\rb".to_string())),
+            ("``", |c| c.health.host = Some(String::new())),
         ];
         for (name, change) in changes {
             let mut config = Config::default();

@@ -92,7 +92,7 @@ const THEIR_FAULT: [ErrorKind; 4] = [
 const OUR_FAULT: [ErrorKind; 3] =
     [ErrorKind::AddrNotAvailable, ErrorKind::OutOfMemory, ErrorKind::Other];
 
-const SEEN: [Seen; 10] = [
+const SEEN: [Seen; 13] = [
     Seen::ProbePassed,
     Seen::Served,
     Seen::TrialServed,
@@ -103,6 +103,9 @@ const SEEN: [Seen; 10] = [
     Seen::ConnectTimedOut,
     Seen::ServerError(500),
     Seen::TooLate,
+    Seen::Malformed("x"),
+    Seen::MalformedBody("x"),
+    Seen::ProbeMalformed("x"),
 ];
 
 pub fn check(input: &[u8]) {

@@ -13,8 +13,8 @@ use balancebeam::server::StartError;
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use super::values::{
-    Seconds, Size, Trust, Words, listen_address, path, seconds, seconds_or_off, size, trust, typed,
-    whole, word,
+    Seconds, Size, Trust, Words, host, listen_address, path, seconds, seconds_or_off, size, trust,
+    typed, whole, word,
 };
 
 const ENGINES: Words<EngineKind> =
@@ -126,6 +126,9 @@ struct Health {
     #[arg(long, value_name = "PATH", value_parser = path,
           default_value_t = HealthConfig::default().path)]
     active_health_check_path: String,
+    /// The Host that a probe asks for [default: the upstream's own name]
+    #[arg(long, value_name = "HOST", hide_short_help = true, value_parser = host)]
+    active_health_check_host: Option<String>,
     #[arg(long, value_name = "LIST", hide_short_help = true, help = format!(
         "The statuses that pass, such as 200-399,404 [default: {}, or {} with another path than /]",
         StatusSet::any_answer(), StatusSet::success()))]
@@ -142,7 +145,8 @@ struct Health {
     #[arg(long, value_name = "N", hide_short_help = true,
           value_parser = whole::<u32>(1..=MILLION), default_value_t = HealthConfig::default().rise)]
     health_rise: u32,
-    /// Requests in a row answered with 5xx (but 501, 505), or too late, that eject; 0 is never
+    /// Requests in a row answered with 5xx (but 501, 505), too late or malformed, that eject; 0 is
+    /// never
     #[arg(long, value_name = "N", value_parser = whole::<u32>(0..=MILLION),
           default_value_t = HealthConfig::default().eject_after.unwrap_or(0))]
     eject_after: u32,
@@ -346,6 +350,7 @@ impl Health {
         HealthConfig {
             interval: (!interval.is_zero()).then_some(interval),
             path,
+            host: self.active_health_check_host,
             status,
             timeout: self.active_health_check_timeout.map(|timeout| timeout.0),
             fall: self.health_fall,

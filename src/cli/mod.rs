@@ -147,6 +147,9 @@ mod tests {
                 c.health.interval == Some(Duration::from_secs(1))
             }),
             ("--active-health-check-timeout 8", |c| c.health.probe_timeout().as_secs() == 8),
+            ("--active-health-check-host a.example:8", |c| {
+                c.health.host.as_deref() == Some("a.example:8")
+            }),
             ("--eject-after 5", |c| c.health.eject_after == Some(5)),
             ("--eject-after 0", |c| c.health.eject_after.is_none()),
             ("--health-fall 4 --health-rise 3", |c| (c.health.fall, c.health.rise) == (4, 3)),
@@ -225,6 +228,7 @@ mod tests {
             ("-u a:80 --drain-timeout 10s", "`10s`", "seconds"),
             ("-u a:80 --active-health-check-interval x", "interval `x`", "0 turns"),
             ("-u a:80 --active-health-check-path up", "path `up`", "/health"),
+            ("-u a:80 --active-health-check-host a/b", "host `a/b`", "app.example:8080"),
             ("-u a:80 --active-health-check-status 2xx", "status `2xx`", "200-399,404"),
             ("-u a:80 --max-head 64K", "--max-head `64K`", "from 1K to 32K"),
             ("-u a:80 --max-head 1000", "`1000`", "from 1K to 32K"),

@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use balancebeam::http1::target;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use ipnet::{IpNet, Ipv4Net};
 
@@ -157,6 +158,14 @@ pub fn path(text: &str) -> Result<String, String> {
         return Ok(text.to_string());
     }
     Err(format!("`{text}`: give a path that begins with / and has no space in it, such as /health"))
+}
+
+/// A `Host` to ask for, as it will stand in a request.
+pub fn host(text: &str) -> Result<String, String> {
+    if !text.is_empty() && target::is_host(text.as_bytes()) {
+        return Ok(text.to_string());
+    }
+    Err(format!("`{text}`: give a host or host:port, such as app.example or app.example:8080"))
 }
 
 /// Who is trusted to have told the truth about the client.

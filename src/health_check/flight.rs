@@ -5,14 +5,16 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::probe::{self, Answer, Answered, Outcome};
+use crate::config::Config;
 use crate::engine::wire;
+use crate::http1::BadResponse;
 use crate::shortage;
 use crate::upstream::{Upstream, UpstreamId};
 
@@ -39,17 +41,12 @@ enum Stage {
 
 impl Flight {
     /// Begins to connect. It may already be known that it fails.
-    pub fn launch(
-        upstream: &Upstream,
-        path: &str,
-        timeout: Duration,
-        now: Instant,
-    ) -> Result<Self, Outcome> {
+    pub fn launch(upstream: &Upstream, config: &Config, now: Instant) -> Result<Self, Outcome> {
         let mut walk = Walk {
             addresses: upstream.addresses(),
             first: upstream.first_address(),
             tried: 0,
-            deadline: now + timeout,
+            deadline: now + config.health.probe_timeout(),
             shortage: None,
         };
         let (stream, until) = walk.connect_next(now)?;
@@ -58,8 +55,11 @@ impl Flight {
             walk,
             stream,
             stage: Stage::Connecting { until },
-            request: probe::request(upstream.name(), path),
-            answer: Answer::default(),
+            request: probe::request(
+                config.health.host.as_deref().unwrap_or(upstream.name()),
+                &config.health.path,
+            ),
+            answer: Answer::new(config.limits.of_response_head()),
         })
     }
 
@@ -120,6 +120,12 @@ impl Flight {
     }
 
     fn talk(&mut self) -> Option<Outcome> {
+        // What comes before the request is no answer to it (rule 29).
+        if let Stage::Talking { sent: 0 } = self.stage
+            && let Ok(1..) = (&self.stream).read(&mut [0])
+        {
+            return Some(Outcome::Malformed(BadResponse::SPOKE_FIRST.0));
+        }
         if let Stage::Talking { sent } = &mut self.stage
             && *sent < self.request.len()
         {
@@ -143,7 +149,7 @@ impl Flight {
             match self.answer.take(&piece[..count]) {
                 Answered::More => {}
                 Answered::Status(status) => return Some(Outcome::Status(status)),
-                Answered::Garbage => return Some(Outcome::Broken),
+                Answered::Malformed(why) => return Some(Outcome::Malformed(why)),
             }
         }
     }

@@ -168,9 +168,8 @@ impl<'a> Checker<'a> {
             && let Some(id) = self.waiting.pop_front()
         {
             self.turns[id.0] = Turn::Out;
-            let health = &self.state.config.health;
             let upstream = &self.state.upstreams.all()[id.0];
-            match Flight::launch(upstream, &health.path, health.probe_timeout(), now) {
+            match Flight::launch(upstream, &self.state.config, now) {
                 Ok(flight) => self.flights.push(flight),
                 Err(outcome) => self.end_probe(id, outcome, now),
             }

@@ -6,18 +6,20 @@
 use std::io;
 
 use crate::config::StatusSet;
+use crate::http1::body::{Decoder, Piece};
+use crate::http1::head::{self, HeadLimits, Search};
+use crate::http1::{BadBody, BadResponse, Method};
 use crate::upstream::health::Seen;
 
-/// The longest status line that is read, in bytes.
-const MAX_STATUS_LINE: usize = 1024;
-/// The most that is read in all, interim responses included, in bytes.
-const MAX_ANSWER: usize = 16 * 1024;
+/// The most that is read of an answer in all, interim responses included, in bytes. It is more than
+/// a head may have (`Limits::MAX_HEAD`).
+const MAX_ANSWER: usize = 128 * 1024;
 
-/// The request that probes `path` of the upstream called `name`.
-pub fn request(name: &str, path: &str) -> Vec<u8> {
+/// The request that probes `path` of an upstream, which is asked for as `host`.
+pub fn request(host: &str, path: &str) -> Vec<u8> {
     let version = env!("CARGO_PKG_VERSION");
     format!(
-        "GET {path} HTTP/1.1\r\nHost: {name}\r\n\
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\n\
          User-Agent: balancebeam/{version} (health check)\r\n\
          Accept: */*\r\nConnection: close\r\n\r\n"
     )
@@ -29,8 +31,10 @@ pub fn request(name: &str, path: &str) -> Vec<u8> {
 pub enum Outcome {
     /// The upstream answered with this status.
     Status(u16),
-    /// It took the connection, and then gave no answer in time, or none that is HTTP.
+    /// It took the connection, and then gave no answer in time.
     Broken,
+    /// It gave an answer that a request could not use either.
+    Malformed(&'static str),
     /// It could not be connected to.
     NoConnection,
     /// It was not asked: this machine is short of something.
@@ -44,6 +48,7 @@ impl Outcome {
             Outcome::Status(status) if passing.contains(status) => Some(Seen::ProbePassed),
             Outcome::Status(status) => Some(Seen::BadStatus(status)),
             Outcome::Broken => Some(Seen::ProbeUnanswered),
+            Outcome::Malformed(why) => Some(Seen::ProbeMalformed(why)),
             Outcome::NoConnection => Some(Seen::NoConnection),
             Outcome::OwnShortage(_) => None,
         }
@@ -57,76 +62,85 @@ pub enum Answered {
     More,
     /// The final status.
     Status(u16),
-    /// It is not HTTP/1, or too long.
-    Garbage,
+    /// A request could not use it either, for this reason.
+    Malformed(&'static str),
 }
 
-/// Reads an answer up to its final status line, in whatever pieces it comes.
-#[derive(Default)]
+/// Reads an answer up to its final head, in whatever pieces it comes, the way a session reads one.
+/// What has come of the body with the head is read, too; the rest is not waited for.
 pub struct Answer {
-    /// The line being read, without its line end once that is there.
-    line: Vec<u8>,
+    limits: HeadLimits,
+    /// What has come, without interim responses that are over.
+    wire: Vec<u8>,
+    search: Search,
+    /// Bytes in all.
     taken: usize,
-    /// Within the head of a 1xx response, behind its status line.
-    in_interim: bool,
 }
 
 impl Answer {
-    /// Takes what came. Not to be called again after anything but `More`.
-    pub fn take(&mut self, bytes: &[u8]) -> Answered {
-        for &byte in bytes {
-            self.taken += 1;
-            self.line.push(byte);
-            if self.line.ends_with(b"\r\n") {
-                let answered = self.end_line();
-                if answered != Answered::More {
-                    return answered;
-                }
-                self.line.clear();
-            }
-            let line_is_too_long = !self.in_interim && self.line.len() > MAX_STATUS_LINE;
-            if line_is_too_long || self.taken >= MAX_ANSWER {
-                return Answered::Garbage;
-            }
-        }
-        Answered::More
+    /// An answer of which nothing has come; its heads may be so large.
+    pub fn new(limits: HeadLimits) -> Self {
+        Answer { limits, wire: Vec::new(), search: Search::default(), taken: 0 }
     }
 
-    fn end_line(&mut self) -> Answered {
-        if self.in_interim {
-            self.in_interim = self.line != b"\r\n";
-            return Answered::More;
-        }
-        match status_of(&self.line) {
-            Some(100..=199) => {
-                self.in_interim = true;
-                Answered::More
+    /// Takes what came. Not to be called again after anything but `More`.
+    pub fn take(&mut self, bytes: &[u8]) -> Answered {
+        self.taken += bytes.len();
+        self.wire.extend_from_slice(bytes);
+        self.read().unwrap_or_else(|BadResponse(why)| Answered::Malformed(why))
+    }
+
+    fn read(&mut self) -> Result<Answered, BadResponse> {
+        loop {
+            let len = match self.search.end(&self.wire, self.limits) {
+                Ok(Some(len)) => len,
+                Ok(None) | Err(_) if head::is_tls(&self.wire) => return Err(BadResponse::IN_TLS),
+                Ok(None) if self.taken >= MAX_ANSWER => {
+                    return Err(BadResponse("there are too many interim responses"));
+                }
+                Ok(None) => return Ok(Answered::More),
+                Err(fault) => return Err(fault.into()),
+            };
+            let (head, body) = self.wire.split_at(len);
+            let head = head::response(head, &self.search, Method::Get, self.limits)?;
+            match head.response.status {
+                101 => return Err(BadResponse::SWITCHED),
+                100..=199 => {
+                    drop(head);
+                    self.wire.drain(..len);
+                    self.search = Search::default();
+                }
+                status => {
+                    let HeadLimits { head: bytes, fields, .. } = self.limits;
+                    let decoder = Decoder::new(head.response.framing, bytes, fields);
+                    let is_sound = read_body(decoder, body);
+                    return is_sound.map(|()| Answered::Status(status));
+                }
             }
-            Some(status) => Answered::Status(status),
-            None => Answered::Garbage,
         }
     }
 }
 
-/// The status in `HTTP/1.x NNN reason CRLF`; the reason may be missing (RFC 9112 §4).
-fn status_of(line: &[u8]) -> Option<u16> {
-    let line = line.strip_suffix(b"\r\n")?;
-    let rest = line.strip_prefix(b"HTTP/1.1 ").or_else(|| line.strip_prefix(b"HTTP/1.0 "))?;
-    let (digits, reason) = rest.split_at_checked(3)?;
-    let is_sound = digits.iter().all(u8::is_ascii_digit)
-        && digits[0] != b'0'
-        && matches!(reason.first(), None | Some(b' '))
-        && !reason.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0));
-    is_sound.then(|| digits.iter().fold(0, |status, digit| status * 10 + u16::from(digit - b'0')))
+/// Reads what has come of a body.
+fn read_body(mut decoder: Decoder, mut wire: &[u8]) -> Result<(), BadResponse> {
+    loop {
+        let read = match decoder.next(wire).map_err(|BadBody(why)| BadResponse(why))? {
+            Piece::Data { skip, len } => skip + len,
+            Piece::Trailer { skip, len } => skip + len + b"\r\n".len(),
+            Piece::More { .. } | Piece::End { .. } => return Ok(()),
+        };
+        wire = &wire[read..];
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Limits;
 
     /// Reads `bytes` in pieces of `size`.
     fn read(bytes: &[u8], size: usize) -> Answered {
-        let mut answer = Answer::default();
+        let mut answer = Answer::new(Limits::default().of_response_head());
         for piece in bytes.chunks(size) {
             let answered = answer.take(piece);
             if answered != Answered::More {
@@ -138,36 +152,23 @@ mod tests {
 
     #[test]
     fn an_answer_is_its_final_status_however_it_is_cut() {
-        use Answered::{Garbage, More, Status};
+        use Answered::{More, Status};
         for (bytes, expected) in [
-            (&b"HTTP/1.1 200 OK\r\n"[..], Status(200)),
+            (&b"HTTP/1.1 200 OK\r\n\r\n"[..], Status(200)),
             (b"HTTP/1.0 404 Not Found\r\nServer: x\r\n\r\n", Status(404)),
-            (b"HTTP/1.1 204\r\n", Status(204)),
-            (b"HTTP/1.1 204 \r\n", Status(204)),
-            (b"HTTP/1.1 999 ?\r\n", Status(999)),
-            (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n", Status(200)),
+            (b"HTTP/1.1 204 \r\n\r\n", Status(204)),
+            (b"HTTP/1.1 999 ?\r\n\r\n", Status(999)),
+            (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", Status(200)),
             (
-                b"HTTP/1.1 103 \r\nLink: </a>\r\n\r\nHTTP/1.1 100 \r\n\r\nHTTP/1.1 503 \r\n",
+                b"HTTP/1.1 103 \r\nLink: </a>\r\n\r\nHTTP/1.1 100 \r\n\r\nHTTP/1.1 503 \r\n\r\n",
                 Status(503),
             ),
+            (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", Status(200)),
             (b"", More),
             (b"HTTP/1.1 200 OK", More),
-            (b"HTTP/1.1 200 OK\r", More),
-            (b"HTTP/1.1 100 Continue\r\nHTTP/1.1 200 OK\r\n", More), // a field, by its place
-            (b"HTTP/1.1 200 OK\n\r\n", Garbage),
-            (b"HTTP/1.1 200\rOK\r\n", Garbage),
-            (b"HTTP/1.1 100 \r\n\r\nwhat\r\n", Garbage),
-            (b"HTTP/1.1  200 OK\r\n", Garbage),
-            (b"HTTP/1.1 20 OK\r\n", Garbage),
-            (b"HTTP/1.1 2000 OK\r\n", Garbage),
-            (b"HTTP/1.1 +20 OK\r\n", Garbage),
-            (b"HTTP/1.1 020 OK\r\n", Garbage),
-            (b"HTTP/1.1 \r\n", Garbage),
-            (b"HTTP/2 200 OK\r\n", Garbage),
-            (b"HTTP/1.2 200 OK\r\n", Garbage),
-            (b"http/1.1 200 OK\r\n", Garbage),
-            (b"\r\n", Garbage),
-            (b"SSH-2.0-OpenSSH_9.6\r\n", Garbage),
+            (b"HTTP/1.1 200 OK\r\n", More),
+            (b"HTTP/1.1 200 OK\r\nA: b\r\n\r", More),
+            (b"HTTP/1.1 100 Continue\r\n\r\n", More),
         ] {
             for size in 1..=bytes.len().max(1) {
                 assert_eq!(read(bytes, size), expected, "{} by {size}", bytes.escape_ascii());
@@ -176,23 +177,59 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_that_a_request_cannot_use_fails_however_it_is_cut() {
+        for bytes in [
+            &b"HTTP/1.1 200 OK\n\r\n"[..],
+            b"HTTP/1.1 200\rOK\r\n\r\n",
+            b"HTTP/1.1 100 \r\n\r\nwhat\r\n\r\n",
+            b"HTTP/1.1  200 OK\r\n\r\n",
+            b"HTTP/1.1 20 OK\r\n\r\n",
+            b"HTTP/1.1 \r\n\r\n",
+            b"HTTP/2 200 OK\r\n\r\n",
+            b"http/1.1 200 OK\r\n\r\n",
+            b"\r\nHTTP/1.1 200 OK\r\n\r\n",
+            b"SSH-2.0-OpenSSH_9.6\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nA : b\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n",
+        ] {
+            for size in 1..=bytes.len() {
+                let answered = read(bytes, size);
+                let is_malformed = matches!(answered, Answered::Malformed(_));
+                assert!(is_malformed, "{} by {size}: {answered:?}", bytes.escape_ascii());
+            }
+        }
+        let bad_chunk = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nabX\r\n";
+        let answered = read(bad_chunk, bad_chunk.len());
+        assert!(matches!(answered, Answered::Malformed(_)), "{answered:?}");
+    }
+
+    #[test]
+    fn tls_is_told_from_its_first_bytes() {
+        for bytes in [&b"\x15\x03\x01\x00\x02\x02\x46"[..], b"\x16\x03\x03\x00\x7a\n"] {
+            assert_eq!(read(bytes, bytes.len()), Answered::Malformed(BadResponse::IN_TLS.0));
+        }
+    }
+
+    #[test]
     fn what_is_read_is_bounded() {
-        let status_line = |len: usize| {
-            let mut line = b"HTTP/1.1 200 ".to_vec();
-            line.resize(len - 2, b'x');
-            line.extend(b"\r\n");
-            line
+        let Limits { head, fields, .. } = Limits::default();
+        let start = b"HTTP/1.1 200 OK\r\nA: ";
+        let with_head = |len: usize| {
+            let mut answer = start.to_vec();
+            answer.resize(len - 4, b'x');
+            [&answer[..], b"\r\n\r\n"].concat()
         };
-        assert_eq!(read(&status_line(MAX_STATUS_LINE), 100), Answered::Status(200));
-        assert_eq!(read(&status_line(MAX_STATUS_LINE + 2), 100), Answered::Garbage);
-        assert_eq!(read(&vec![b'x'; MAX_STATUS_LINE + 1], 100), Answered::Garbage);
+        assert_eq!(read(&with_head(head), 100), Answered::Status(200));
+        assert!(matches!(read(&with_head(head + 1), 100), Answered::Malformed(_)));
+        let with_fields = |count: usize| {
+            [b"HTTP/1.1 200 OK\r\n", &b"A: b\r\n".repeat(count)[..], b"\r\n"].concat()
+        };
+        assert_eq!(read(&with_fields(fields), 100), Answered::Status(200));
+        assert!(matches!(read(&with_fields(fields + 1), 100), Answered::Malformed(_)));
         let interim = b"HTTP/1.1 100 Continue\r\n\r\n".repeat(MAX_ANSWER / 25 + 1);
-        assert_eq!(read(&interim, 1024), Answered::Garbage);
-        let mut endless = b"HTTP/1.1 100 Continue\r\nA: ".to_vec();
-        endless.resize(MAX_ANSWER - 1, b'x');
-        assert_eq!(read(&endless, 1024), Answered::More);
-        endless.push(b'x');
-        assert_eq!(read(&endless, 1024), Answered::Garbage);
+        assert!(matches!(read(&interim, 1024), Answered::Malformed(_)));
     }
 
     #[test]
@@ -203,6 +240,7 @@ mod tests {
             (Outcome::Status(404), Some(Seen::ProbePassed)),
             (Outcome::Status(500), Some(Seen::BadStatus(500))),
             (Outcome::Broken, Some(Seen::ProbeUnanswered)),
+            (Outcome::Malformed("x"), Some(Seen::ProbeMalformed("x"))),
             (Outcome::NoConnection, Some(Seen::NoConnection)),
             (Outcome::OwnShortage(io::Error::from_raw_os_error(24)), None),
         ] {

@@ -286,6 +286,12 @@ fn expectation(fields: &Fields<'_>, version: Version) -> Result<bool, Reject> {
     }
 }
 
+/// Whether an answer begins like a TLS record: an alert or a handshake, of any version (RFC 8446
+/// §5.1).
+pub fn is_tls(wire: &[u8]) -> bool {
+    matches!(wire, [0x15 | 0x16, 0x03, ..])
+}
+
 /// A response's head, borrowed from where it was read.
 pub struct ResponseHead<'a> {
     /// What is kept of it.

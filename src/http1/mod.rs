@@ -60,6 +60,17 @@ impl Reject {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadResponse(pub &'static str);
 
+impl BadResponse {
+    /// There were bytes before the request was sent.
+    pub const SPOKE_FIRST: BadResponse = BadResponse("the upstream spoke before it was asked");
+    /// A 101 to a request that asked for no upgrade, or was not whole.
+    pub const SWITCHED: BadResponse =
+        BadResponse("the upstream switched protocols without being asked");
+    /// The bytes are a TLS record.
+    pub const IN_TLS: BadResponse =
+        BadResponse("it answers in TLS; give the address of a port that speaks HTTP without TLS");
+}
+
 /// A body that breaks its framing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadBody(pub &'static str);

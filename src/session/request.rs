@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::exchange::{Exchange, RequestLeg, ResponseLeg};
 use super::reply::DISCARD;
+use super::response::is_own_fault;
 use super::retry::{Attempt, Failure, Verdict, decide};
 use super::{ConnectFailure, LEAST_READ, Link, Phase, Session, Timeout};
 use crate::config::Limits;
@@ -397,6 +398,7 @@ impl Session {
         match failure {
             Failure::Lost if !reused && !self.rest_is_clients() => self.loss(now),
             Failure::Late => self.too_late(now),
+            Failure::Malformed(why) => self.malformed(why, now),
             _ => (),
         }
         self.retry_or_give_up(failure, reused, now);
@@ -477,6 +479,22 @@ impl Session {
             || self.rest_is_clients();
         if self.state.config.health.eject_after.is_some() && !is_held_up {
             self.observe(Seen::TooLate, now);
+        }
+    }
+
+    /// The upstream's answer was refused. One that was sent to try it has failed in any case.
+    fn malformed(&self, why: &'static str, now: Instant) {
+        let Some(exchange) = &self.exchange else { return };
+        let Some(choice) = &exchange.choice else { return };
+        choice.upstream().warn_of_refused(why, now);
+        let counts = self.state.config.health.eject_after.is_some();
+        let seen = match exchange.response {
+            Some(response) if counts && is_own_fault(response.status) => return, // it has counted
+            Some(_) => Seen::MalformedBody(why),
+            None => Seen::Malformed(why),
+        };
+        if counts || choice.chosen() == Chosen::Trial {
+            self.observe(seen, now);
         }
     }
 

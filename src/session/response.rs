@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use super::exchange::{RequestLeg, ResponseLeg};
-use super::request::head_limits;
 use super::retry::Failure;
 use super::{FIRST_READ, Link, Session};
 use crate::buffer::Buffer;
@@ -14,7 +13,7 @@ use crate::http1::{BadBody, BadResponse, Framing, Version};
 
 /// Whether a status tells of a fault of the server's own, and not of a request that it cannot or will
 /// not serve.
-fn is_own_fault(status: u16) -> bool {
+pub(super) fn is_own_fault(status: u16) -> bool {
     status >= 500 && !matches!(status, 501 | 505)
 }
 
@@ -38,10 +37,13 @@ impl Session {
             self.spoke_first(now);
             return true;
         }
-        let mut limits = head_limits(&self.state.config.limits);
-        limits.line = limits.head;
-        match search.end(self.upstream.input.unread(), limits) {
+        let limits = self.state.config.limits.of_response_head();
+        let wire = self.upstream.input.unread();
+        match search.end(wire, limits) {
             Ok(Some(len)) => self.take_response_head(len, &search, limits, now),
+            Ok(None) | Err(_) if head::is_tls(wire) => {
+                self.upstream_failed(Failure::Malformed(BadResponse::IN_TLS.0), now);
+            }
             Ok(None) if self.upstream.ended || self.upstream.failed => {
                 self.note_stray_bytes(now);
                 self.upstream_failed(Failure::Lost, now);
@@ -63,7 +65,7 @@ impl Session {
     fn spoke_first(&mut self, now: Instant) {
         let failure = match self.link {
             Link::Open { reused: true } => Failure::Lost,
-            _ => Failure::Malformed("the upstream spoke before it was asked"),
+            _ => Failure::Malformed(BadResponse::SPOKE_FIRST.0),
         };
         self.distrust_upstream(now);
         self.upstream_failed(failure, now);
@@ -115,10 +117,7 @@ impl Session {
                 self.upstream.input.consume(len);
                 self.become_tunnel(now);
             }
-            101 => {
-                let why = "the upstream switched protocols without being asked";
-                self.upstream_failed(Failure::Malformed(why), now);
-            }
+            101 => self.upstream_failed(Failure::Malformed(BadResponse::SWITCHED.0), now),
             100..=199 => {
                 if request.version == Version::Http11 {
                     rewrite::response(&head, &rules, &mut self.client.output);

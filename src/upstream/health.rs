@@ -24,10 +24,16 @@ pub enum Seen {
     TrialFailed(u16),
     /// A real request got no response head in time, or was not read in time.
     TooLate,
+    /// A real request got an answer whose head was refused: malformed, or over a limit.
+    Malformed(&'static str),
+    /// The same of the body of an answer whose head was good, and was seen as `Served`.
+    MalformedBody(&'static str),
     /// A probe got this failing status.
     BadStatus(u16),
-    /// A probe was connected and got no answer, or none that is HTTP.
+    /// A probe was connected and got no answer in time.
     ProbeUnanswered,
+    /// A probe got an answer that a request could not use either.
+    ProbeMalformed(&'static str),
     /// A connection was lost that had been made for a whole request of this client (`who::key_of`):
     /// perhaps one bad request, so it only counts, and once for each client.
     Broken {
@@ -47,8 +53,8 @@ pub struct HealthRules {
     pub rise: u32,
     /// Bad observations that eject one that is up.
     pub fall: u32,
-    /// Errors and late answers to real requests that eject one that is up; `None`: they count as
-    /// answers.
+    /// Errors, late and refused answers to real requests that eject one that is up; `None`: they
+    /// count as answers.
     pub eject_after: Option<u32>,
 }
 
@@ -79,8 +85,11 @@ pub const GOOD_TRIALS: u32 = 3;
 #[derive(Debug, Default)]
 pub struct Health {
     ejected: Option<Fault>,
-    /// Errors and late answers since the last good answer.
+    /// Errors, late answers and refused ones since the last good answer.
     errors: u32,
+    /// `errors` before the last good head, until it is followed by another one: its body may still
+    /// be refused.
+    errors_before: u32,
     /// Good answers in a row to requests that tried it while ejected.
     good_trials: u32,
     /// Bad statuses since the last good probe. Real requests may succeed all the while.
@@ -121,7 +130,8 @@ impl LostClients {
 impl Health {
     /// Whether an answer to a real request could change anything.
     pub fn is_doubted(&self) -> bool {
-        self.losses.count > 0 || self.errors > 0 || !self.is_up()
+        let errors = self.errors > 0 || self.errors_before > 0;
+        self.losses.count > 0 || errors || !self.is_up()
     }
 
     /// Whether the upstream may be chosen.
@@ -142,18 +152,19 @@ impl Health {
     /// | `ProbePassed`  | forget earlier bad ones                 | `rise` in a row restore, unless it fails requests |
     /// | `Served`       | forget losses and errors                | –                        |
     /// | `TrialServed`  | forget losses and errors                | restores at once; one that fails requests, `GOOD_TRIALS` in a row |
-    /// | `ServerError`, `TooLate` | `eject_after` in a row eject: it fails requests | forget earlier good ones |
+    /// | `ServerError`, `TooLate`, `Malformed` | `eject_after` in a row eject: it fails requests | forget earlier good ones |
+    /// | `MalformedBody` | the same, as if its head had not been good | forget earlier good ones |
     /// | `TrialFailed`  | as `ServerError`                        | forget earlier good ones; restores at once unless it fails requests: it is there |
-    /// | `BadStatus`, `ProbeUnanswered` | `fall` bad ones, of any kind, eject | forget earlier good ones |
+    /// | `BadStatus`, `ProbeUnanswered`, `ProbeMalformed` | `fall` bad ones, of any kind, eject | forget earlier good ones |
     /// | `Broken`       | `fall` bad ones, of any kind and of different clients, eject | forget earlier good ones |
     /// | `NoConnection`, `ConnectTimedOut` | ejects at once       | forget earlier good ones |
     ///
     /// `NoConnection` ejects whatever `fall` says: the next request would meet the same closed
     /// door. `TrialServed` restores whatever `rise` says: without probes nobody else would look
     /// again soon; so does `TrialFailed`, then. `Served` says nothing about probes: an upstream that answers requests with 500
-    /// serves them, unless the operator has decided that it does not (`eject_after`). `Broken`,
-    /// `ServerError` and `TooLate` eject only if that `may` be: perhaps it is the requests' fault, and
-    /// then all would be ejected one after the other.
+    /// serves them, unless the operator has decided that it does not (`eject_after`). What
+    /// requests have seen ejects only if that `may` be: perhaps it is the requests' fault, and then
+    /// all would be ejected one after the other.
     pub fn observe(&mut self, seen: Seen, rules: &HealthRules, may_eject: bool) -> Option<Change> {
         match seen {
             Seen::ProbePassed => {
@@ -162,14 +173,19 @@ impl Health {
                 self.good_probes += u32::from(!self.is_up());
             }
             Seen::Served | Seen::TrialServed => {
-                self.errors = 0;
+                self.errors_before = std::mem::take(&mut self.errors);
                 self.losses.clear();
                 self.good_trials += u32::from(!self.is_up() && seen == Seen::TrialServed);
             }
-            Seen::ServerError(_) | Seen::TrialFailed(_) | Seen::TooLate => {
+            Seen::ServerError(_) | Seen::TrialFailed(_) | Seen::TooLate | Seen::Malformed(_) => {
                 self.errors = self.errors.saturating_add(1);
+                self.errors_before = 0;
             }
-            Seen::BadStatus(_) | Seen::ProbeUnanswered => {
+            Seen::MalformedBody(_) => {
+                let before = std::mem::take(&mut self.errors_before);
+                self.errors = self.errors.max(before).saturating_add(1);
+            }
+            Seen::BadStatus(_) | Seen::ProbeUnanswered | Seen::ProbeMalformed(_) => {
                 self.bad_probes = self.bad_probes.saturating_add(1);
             }
             Seen::Broken { client } => self.losses.add(client),
@@ -181,7 +197,7 @@ impl Health {
         let Some(fault) = self.ejected else {
             let fault = self.fault(seen, rules)?;
             if seen.is_of_a_request() && !may_eject {
-                self.errors = 0;
+                (self.errors, self.errors_before) = (0, 0);
                 self.losses.clear();
                 return Some(Change::Spared(seen));
             }
@@ -219,8 +235,13 @@ impl Seen {
 
     /// Whether it is a request that something went wrong with, perhaps by its own fault.
     pub fn is_of_a_request(self) -> bool {
-        let is_error = matches!(self, Seen::ServerError(_) | Seen::TrialFailed(_) | Seen::TooLate);
-        is_error || matches!(self, Seen::Broken { .. })
+        match self {
+            Seen::ServerError(_) | Seen::TrialFailed(_) | Seen::TooLate => true,
+            Seen::Malformed(_) | Seen::MalformedBody(_) | Seen::Broken { .. } => true,
+            Seen::ProbePassed | Seen::Served | Seen::TrialServed | Seen::BadStatus(_) => false,
+            Seen::ProbeUnanswered | Seen::ProbeMalformed(_) => false,
+            Seen::NoConnection | Seen::ConnectTimedOut => false,
+        }
     }
 }
 
@@ -235,8 +256,14 @@ impl fmt::Display for Seen {
             }
             Seen::TrialFailed(status) => write!(f, "it answered {status} when it was tried"),
             Seen::TooLate => write!(f, "it does not answer requests in time"),
+            Seen::Malformed(why) | Seen::MalformedBody(why) => {
+                write!(f, "its answers to requests are refused: {why}")
+            }
             Seen::BadStatus(status) => write!(f, "a probe got status {status}"),
             Seen::ProbeUnanswered => write!(f, "a probe got no HTTP answer in time"),
+            Seen::ProbeMalformed(why) => {
+                write!(f, "a probe got an answer that no request can use: {why}")
+            }
             Seen::Broken { .. } => write!(f, "it broke off connections without an answer"),
             Seen::NoConnection => write!(f, "it refuses connections"),
             Seen::ConnectTimedOut => write!(f, "no connection was made in time"),
@@ -251,8 +278,10 @@ mod tests {
     const RULES: HealthRules = HealthRules { rise: 2, fall: 3, eject_after: Some(4) };
 
     /// Each row: what is seen, one letter an observation (p = probe passed, s = served, t = trial
-    /// served, 5 = a probe got 500, b, c, d = broken for one of three clients, x = no connection, E = a request got 500, l = it was
-    /// answered too late, F = a trial got 500), and the state after each (U = up, e = ejected).
+    /// served, 5 = a probe got 500, b, c, d = broken for one of three clients, x = no connection,
+    /// E = a request got 500, l = it was answered too late, F = a trial got 500, m = its answer was
+    /// refused, M = the body of one was, whose head was served), and the state after each (U = up, e =
+    /// ejected).
     #[test]
     fn states_follow_observations() {
         for (seen, states) in [
@@ -280,6 +309,11 @@ mod tests {
             ("xF", "eU"), // it is there
             ("EEEEttFttt", "UUUeeeeeeU"),
             ("EEbc", "UUUU"), // each kind has its own count
+            ("mElm", "UUUe"),
+            ("sMsMsMsM", "UUUUUUUe"), // the head of a refused body clears nothing
+            ("sMsMsMssM", "UUUUUUUUU"), // but that of a whole answer does
+            ("sMsMsMsm", "UUUUUUUU"),
+            ("EEEEtttM", "UUUeeeUU"),
         ] {
             let mut health = Health::default();
             let got: String = seen.chars().map(|c| step(&mut health, c)).collect();
@@ -335,6 +369,8 @@ mod tests {
             'E' => Seen::ServerError(500),
             'l' => Seen::TooLate,
             'F' => Seen::TrialFailed(500),
+            'm' => Seen::Malformed("x"),
+            'M' => Seen::MalformedBody("x"),
             '5' => Seen::BadStatus(500),
             _ => Seen::NoConnection,
         }

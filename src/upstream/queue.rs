@@ -2,18 +2,22 @@
 //!
 //! More than can be served cannot all be served in time; what counts is that those which are, are
 //! served soon. So room goes to the clients in turn, however much one of them asks for, and of one
-//! client to its newest request: the oldest are those whose client has given up most likely. A
-//! client that has not had a turn comes first, of several the last one; those that have had one come
-//! behind, whoever had it longest ago first, even if they did not wait meanwhile. The queue is
-//! bounded; if it is full, whoever has the most in it loses its oldest. Not here: how long one waits
-//! (`session/deadline.rs`), and who has room (`mod.rs`).
+//! client to its newest request: the oldest are those whose client has given up most likely.
+//!
+//! There are two rings of clients, and they alternate while both have clients. So newcomers get at
+//! most every second turn while others wait, from however many addresses they come. The first ring
+//! has the newcomers, which have had no turn: the last one to come is the first. The second ring has
+//! the clients that have had a turn, even if they did not wait meanwhile: the one whose turn was
+//! longest ago is the first. The queue is bounded; if it is full, the client with the most requests
+//! in it loses its oldest. Not here: how long one waits (`session/deadline.rs`), and who has room
+//! (`mod.rs`).
 //!
 //! | event                              | then                                                  |
 //! |------------------------------------|-------------------------------------------------------|
-//! | a request comes, the queue is full | the longest line loses its oldest, which is refused   |
-//! | a request comes, nobody waits      | who has had a turn is forgotten                       |
+//! | a request comes, the queue is full | the longest line loses its oldest, which is refused; of equals, the last one of the ring that has more clients, of equal rings the newcomers' |
+//! | a request comes, nobody waits      | who has had a turn is forgotten, and the next one is a newcomer's |
 //! | a request comes                    | it is the newest of its line                          |
-//! | an upstream has room               | the newest of the first line that may go there; its client has had a turn |
+//! | an upstream has room               | the newest of the first line that may go there, of the ring that did not have the last turn if there is one, else of the other; its client has had a turn |
 //! | an ejected one has room            | the same of those that have been at all that are live |
 //! | a request leaves                   | its place is free; what it was given goes to the next |
 
@@ -48,10 +52,12 @@ pub(super) struct Queue {
 struct Lines {
     /// No line is empty.
     by_client: BTreeMap<u64, Line>,
-    /// Whose turn it is, the first one first. Each client that has a line is in it once.
-    turns: BTreeMap<i64, u64>,
-    /// Each line's length, and its turn.
-    lengths: BTreeSet<(usize, i64)>,
+    /// Clients that have not had a turn.
+    newcomers: Ring,
+    /// Clients that have had one.
+    returning: Ring,
+    /// Whether the last turn was a newcomer's.
+    newcomer_was_last: bool,
     len: usize,
     /// Those that have been at an upstream already, by client and number.
     tried: BTreeSet<(u64, u64)>,
@@ -68,8 +74,18 @@ struct Lines {
     turn: i64,
 }
 
+/// Clients that take turns. Each client that has a line is in one ring, once.
+#[derive(Default)]
+struct Ring {
+    /// Whose turn it is, the first one first.
+    turns: BTreeMap<i64, u64>,
+    /// Each line's length, and its turn.
+    lengths: BTreeSet<(usize, i64)>,
+}
+
 /// Those of one client that wait, the newest last.
 struct Line {
+    /// When its client had its last turn, counted in turns from 1. Newcomers count down from 0.
     turn: i64,
     tickets: VecDeque<Arc<Ticket>>,
 }
@@ -215,8 +231,7 @@ impl Queue {
             let mut lines = self.lines.lock();
             let Some((client, place)) = lines.next_for(id) else { return };
             let Some(choice) = begin(lines.live.contains(&id)) else { return };
-            let next = lines.take(client, place);
-            lines.end_turn(client);
+            let next = lines.take_turn(client, place);
             self.waiting.store(lines.len, Ordering::SeqCst);
             drop(lines);
             // Given back behind the lock, because giving it back comes here again.
@@ -253,12 +268,52 @@ impl Line {
     }
 }
 
+impl Ring {
+    /// Puts a client's line into the ring.
+    fn insert(&mut self, client: u64, turn: i64, len: usize) {
+        self.turns.insert(turn, client);
+        self.lengths.insert((len, turn));
+    }
+
+    /// Takes a line out of the ring.
+    fn remove(&mut self, turn: i64, len: usize) {
+        self.turns.remove(&turn);
+        self.lengths.remove(&(len, turn));
+    }
+
+    /// The length of a line has changed.
+    fn change(&mut self, turn: i64, from: usize, to: usize) {
+        self.lengths.remove(&(from, turn));
+        self.lengths.insert((to, turn));
+    }
+}
+
+/// Whether the line that has this turn is a newcomer's.
+fn is_newcomers(turn: i64) -> bool {
+    turn <= 0
+}
+
 impl Lines {
+    /// The ring of the line that has this turn.
+    fn ring_of(&mut self, turn: i64) -> &mut Ring {
+        if is_newcomers(turn) { &mut self.newcomers } else { &mut self.returning }
+    }
+
+    /// Both rings, first the one that did not have the last turn.
+    fn rings(&self) -> [&Ring; 2] {
+        if self.newcomer_was_last {
+            [&self.returning, &self.newcomers]
+        } else {
+            [&self.newcomers, &self.returning]
+        }
+    }
+
     /// The newest of its client's line.
     fn push(&mut self, client: u64, tried: &[UpstreamId]) -> Arc<Ticket> {
         if self.len == 0 {
             self.had_turn.clear();
             self.remembered.clear();
+            self.newcomer_was_last = false;
         }
         self.joined += 1;
         let ticket = Arc::new(Ticket {
@@ -267,16 +322,17 @@ impl Lines {
             tried: tried.to_vec(),
             outcome: Lock::new(Outcome::Waiting(None)),
         });
-        let line = self.by_client.entry(client).or_insert_with(|| {
-            // Turns that were had are counted from 1, so all that are new come before them.
-            let first = self.turns.first_key_value().map_or(0, |(first, _)| *first.min(&0));
-            let turn = self.had_turn.get(&client).copied().unwrap_or(first - 1);
-            self.turns.insert(turn, client);
-            Line { turn, tickets: VecDeque::new() }
-        });
-        self.lengths.remove(&(line.tickets.len(), line.turn));
-        line.tickets.push_back(ticket.clone());
-        self.lengths.insert((line.tickets.len(), line.turn));
+        if let Some(line) = self.by_client.get_mut(&client) {
+            line.tickets.push_back(ticket.clone());
+            let (turn, len) = (line.turn, line.tickets.len());
+            self.ring_of(turn).change(turn, len - 1, len);
+        } else {
+            // The last newcomer is the first.
+            let before = self.newcomers.turns.first_key_value().map_or(0, |(first, _)| first - 1);
+            let turn = self.had_turn.get(&client).copied().unwrap_or(before);
+            self.ring_of(turn).insert(client, turn, 1);
+            self.by_client.insert(client, Line { turn, tickets: [ticket.clone()].into() });
+        }
         self.len += 1;
         if !tried.is_empty() {
             self.tried.insert((client, ticket.number));
@@ -289,7 +345,7 @@ impl Lines {
         if !self.live.is_empty() && !self.live.contains(&id) {
             return self.next_for_ejected(id);
         }
-        self.turns.values().find_map(|client| {
+        self.rings().into_iter().flat_map(|ring| ring.turns.values()).find_map(|client| {
             let tickets = &self.by_client.get(client)?.tickets;
             Some((*client, tickets.iter().rposition(|ticket| !ticket.tried.contains(&id))?))
         })
@@ -302,13 +358,23 @@ impl Lines {
             let place = line.place_of(*number)?;
             let tried = &line.tickets[place].tried;
             let may_go = !tried.contains(&id) && self.live.iter().all(|live| tried.contains(live));
-            may_go.then_some((line.turn, Reverse(place), *client))
+            let had_last = is_newcomers(line.turn) == self.newcomer_was_last;
+            may_go.then_some((had_last, line.turn, Reverse(place), *client))
         });
-        among.min().map(|(_, Reverse(place), client)| (client, place))
+        among.min().map(|(_, _, Reverse(place), client)| (client, place))
     }
 
-    /// The client has had its turn: all others come before it.
-    fn end_turn(&mut self, client: u64) {
+    /// Takes the one whose turn it is. Its client has had its turn: all others of its ring come
+    /// before it, and the other ring is next.
+    fn take_turn(&mut self, client: u64, place: usize) -> Option<Arc<Ticket>> {
+        let turn = self.by_client.get(&client)?.turn;
+        self.newcomer_was_last = is_newcomers(turn);
+        let ticket = self.take(client, place);
+        self.remember_turn(client);
+        ticket
+    }
+
+    fn remember_turn(&mut self, client: u64) {
         self.turn += 1;
         let last = self.turn;
         self.had_turn.insert(client, last);
@@ -321,20 +387,24 @@ impl Lines {
         }
         let Some(line) = self.by_client.get_mut(&client) else { return };
         let (len, turn) = (line.tickets.len(), std::mem::replace(&mut line.turn, last));
-        self.turns.remove(&turn);
-        self.turns.insert(last, client);
-        self.lengths.remove(&(len, turn));
-        self.lengths.insert((len, last));
+        self.ring_of(turn).remove(turn, len);
+        self.returning.insert(client, last, len);
     }
 
     /// Makes room for a request of `client`: the longest line loses its oldest.
     fn give_up_one(&mut self, client: u64) -> Option<Arc<Ticket>> {
-        let &(longest, turn) = self.lengths.last()?;
-        // Most often it is whoever asks for the most that asks now. Of equals, the last one whose
-        // turn it is.
+        // Of rings with equally long lines, the one with more clients loses: else a flood of
+        // newcomers would push out those that come back, one after the other.
+        let of =
+            |ring: &Ring| ring.lengths.last().map(|&(len, turn)| (len, ring.turns.len(), turn));
+        let [newcomers, returning] = [of(&self.newcomers), of(&self.returning)];
+        let is_newcomer = newcomers.map(|(len, clients, _)| (len, clients))
+            >= returning.map(|(len, clients, _)| (len, clients));
+        let (longest, _, turn) = if is_newcomer { newcomers? } else { returning? };
+        // Most often the client that asks for the most asks now.
         let has_longest = |line: &Line| line.tickets.len() == longest;
         let asks_most = self.by_client.get(&client).is_some_and(has_longest);
-        let loses = if asks_most { client } else { *self.turns.get(&turn)? };
+        let loses = if asks_most { client } else { *self.ring_of(turn).turns.get(&turn)? };
         self.take(loses, 0)
     }
 
@@ -350,12 +420,11 @@ impl Lines {
         let line = self.by_client.get_mut(&client)?;
         let ticket = line.tickets.remove(place)?;
         let (len, turn) = (line.tickets.len(), line.turn);
-        self.lengths.remove(&(len + 1, turn));
         if len == 0 {
             self.by_client.remove(&client);
-            self.turns.remove(&turn);
+            self.ring_of(turn).remove(turn, 1);
         } else {
-            self.lengths.insert((len, turn));
+            self.ring_of(turn).change(turn, len + 1, len);
         }
         self.len -= 1;
         self.tried.remove(&(client, ticket.number));

@@ -94,7 +94,8 @@ fn clients_take_turns_and_of_each_its_newest_request_comes_first() {
         (&[1, 1, 1][..], &[2, 1, 0][..]),
         (&[1, 2, 3], &[2, 1, 0]),
         (&[1, 1, 1, 1, 2, 3], &[5, 4, 3, 2, 1, 0]),
-        (&[2, 1, 1, 1, 2, 3], &[5, 3, 4, 2, 0, 1]),
+        // 3 and 1 are newcomers; in between, 3 has no more, and 1 comes back. Then 2 is new.
+        (&[2, 1, 1, 1, 2, 3], &[5, 3, 2, 4, 1, 0]),
     ] {
         let mut world = World::new(1, 100);
         let waiting = asks.iter().map(|client| world.ask(*client)).collect();
@@ -233,4 +234,44 @@ fn an_upstream_that_comes_back_serves_those_that_wait() {
     assert!(chosen(&waiting).is_none(), "it is ejected");
     world.upstreams.observe(gone, Seen::ProbePassed, world.now);
     assert!(chosen(&waiting).is_some());
+}
+
+/// 120 addresses that ask once each come while there is room for 100 requests; five clients ask
+/// again as soon as they were served.
+#[test]
+fn newcomers_take_no_more_than_half_of_the_turns_while_those_that_come_back_wait() {
+    for queue in [1_000, 10] {
+        let mut world = World::new(1, queue);
+        let mut regulars: Vec<Option<Waiting>> = (0..5).map(|_| None).collect();
+        let mut fresh = (0..120).map(|i| [198, 51, 100, i].into());
+        let mut newcomers = Vec::new();
+        let (mut served, mut refused) = (0, 0);
+        for turn in 0..100 {
+            // Six come in the time of five turns.
+            let coming = if turn % 5 == 0 { 2 } else { 1 };
+            for client in fresh.by_ref().take(coming) {
+                newcomers.push(world.upstreams.wait_for_room(client, &[]));
+            }
+            // Every second turn is a newcomer's, and the newest one has it.
+            if turn % 2 == 0 && turn / 2 < regulars.len() {
+                regulars[turn / 2] = world.ask(turn as u8 / 2);
+            }
+            world.served.clear();
+            for (client, waiting) in regulars.iter_mut().enumerate() {
+                let Some(ticket) = waiting else { continue };
+                match ticket.standing() {
+                    Standing::Waiting => continue,
+                    Standing::Chosen(choice) => {
+                        world.served.push(choice);
+                        served += 1;
+                    }
+                    Standing::Refused => refused += 1,
+                }
+                *waiting = world.ask(client as u8);
+            }
+            world.served.extend(newcomers.iter().flatten().filter_map(chosen));
+        }
+        assert!((45..=55).contains(&served), "{served} of 100, with a queue of {queue}");
+        assert_eq!(refused, 0, "with a queue of {queue}");
+    }
 }

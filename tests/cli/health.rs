@@ -1,5 +1,8 @@
 //! Upstreams that die, fail and come back: noticed by requests, and noticed by active checks.
 
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::client::{get, post};
@@ -15,6 +18,9 @@ each_engine!(beside_others:
     passing_probes_restore_within_three_seconds,
     probes_restore_what_a_refused_connection_ejected,
     the_first_probe_comes_one_interval_after_the_start,
+    a_probe_that_meets_tls_says_so,
+    an_upstream_whose_answers_are_refused_is_named_with_the_reason_once,
+    a_probe_asks_for_the_host_that_was_given,
 );
 
 /// The longest that a change may take to show at an interval of one second.
@@ -166,4 +172,57 @@ fn the_first_probe_comes_one_interval_after_the_start(engine: &str) {
     assert!(after >= Duration::from_millis(950), "the first probe came after {after:?}");
     assert_eq!(echo.requests(), 0);
     assert_eq!(echo.probes(), 1);
+}
+
+/// Says the same to whoever connects and asks; keeps what it was asked.
+fn saying(answer: &'static [u8]) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let asked: Arc<Mutex<Vec<String>>> = Arc::default();
+    let kept = asked.clone();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let (mut request, mut piece) = (Vec::new(), [0; 512]);
+            while !request.ends_with(b"\r\n\r\n") {
+                match stream.read(&mut piece) {
+                    Ok(count) if count > 0 => request.extend(&piece[..count]),
+                    _ => break,
+                }
+            }
+            kept.lock().expect("kept").push(String::from_utf8_lossy(&request).into_owned());
+            let _ = stream.write_all(answer);
+        }
+    });
+    (address, asked)
+}
+
+fn run(engine: &str, upstream: SocketAddr, flags: &[&str]) -> Balancer {
+    let upstream = upstream.to_string();
+    let start = ["--bind", "127.0.0.1:0", "--engine", engine, "--upstream", &upstream];
+    Balancer::run(&[&start, flags].concat())
+}
+
+fn a_probe_that_meets_tls_says_so(engine: &str) {
+    let (address, _) = saying(b"\x15\x03\x01\x00\x02\x02\x46");
+    let flags = ["--active-health-check-interval", "0.1"];
+    let balancer = run(engine, address, &flags);
+    balancer.expect_logged(&[&address.to_string(), "ejected", "it answers in TLS; "], 1);
+}
+
+fn an_upstream_whose_answers_are_refused_is_named_with_the_reason_once(engine: &str) {
+    let (address, _) = saying(b"HTTP/1.1 200 OK\r\nA : b\r\n\r\n");
+    let balancer = run(engine, address, &["--active-health-check-interval", "0"]);
+    for _ in 0..3 {
+        assert_eq!(get(&balancer.url("/")).0, 502);
+    }
+    balancer.expect_logged(&["WARN", &address.to_string(), "refused", "field name"], 1);
+}
+
+fn a_probe_asks_for_the_host_that_was_given(engine: &str) {
+    let (address, asked) = saying(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    let flags =
+        ["--active-health-check-interval", "0.1", "--active-health-check-host", "app.test:8"];
+    let _balancer = run(engine, address, &flags);
+    let is_asked = |request: &String| request.contains("\r\nHost: app.test:8\r\n");
+    until(NOTICED, "a probe comes", || asked.lock().expect("asked").iter().any(is_asked));
 }

@@ -18,6 +18,7 @@ on_each_engine! {
     a_tunnel_counts_until_it_ends,
     an_upstream_that_answers_errors_is_ejected_if_that_is_asked_for,
     an_upstream_that_answers_too_late_is_ejected_if_that_is_asked_for,
+    an_upstream_whose_answers_are_refused_is_ejected_if_that_is_asked_for,
     errors_eject_no_more_than_half,
 }
 
@@ -232,6 +233,26 @@ fn an_upstream_that_answers_too_late_is_ejected_if_that_is_asked_for(engine: Eng
     let answers: Vec<_> = (0..12).map(|_| balancer.ask(&get("/")).status()).collect();
     let late = answers.iter().filter(|status| **status == 504).count();
     assert_eq!(late, 2, "of {answers:?}");
+}
+
+// Rule 38
+fn an_upstream_whose_answers_are_refused_is_ejected_if_that_is_asked_for(engine: EngineKind) {
+    let too_large = response("200 OK", &format!("A: {}\r\n", "x".repeat(16 * 1024)), "");
+    for answer in [
+        "HTTP/1.1 200 OK\r\nA : b\r\n\r\n",
+        &too_large,
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nwhat\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+        "\x15\x03\x01\x00\x02\x02\x46",
+    ] {
+        for (after, refused) in [(Some(3), 3), (None, 10)] {
+            let bad = Upstream::answering(answer);
+            let (_echo, balancer) = beside_echo(engine, &bad, after);
+            let answers: Vec<_> = (0..20).map(|_| balancer.ask(&get("/")).status()).collect();
+            let failed = answers.iter().filter(|status| **status == 502).count();
+            assert_eq!(failed, refused, "of {answers:?} with {after:?} and {answer:?}");
+        }
+    }
 }
 
 // Rule 38

@@ -102,7 +102,7 @@ fn bodies_that_trickle_keep_no_upstream_from_others(engine: EngineKind) {
                 let stream = conn.stream();
                 stream.set_nonblocking(true).expect("a socket that does not block");
                 // A byte now and then, until an answer is there.
-                while (&*stream).peek(&mut [0]).is_err() && Instant::now() < until {
+                while stream.peek(&mut [0]).is_err() && Instant::now() < until {
                     conn.try_send("x");
                     thread::sleep(Duration::from_millis(50)); // the pace of the client
                 }

@@ -5,8 +5,8 @@
 //! The rules: an upstream that is up is ejected by a connect that fails, or by `fall` probes and
 //! connections together that went wrong since they went well, of each client one connection; the last live one is spared when that is
 //! connections that broke, and counted anew. One that is ejected comes back by `rise` good probes in a row, or by a
-//! request that was sent to try it and is answered, whatever the answer. If the operator says so, `eject_after` errors and late answers in
-//! a row eject, too, or spare it if that were more than half of all; one that they have ejected comes back by three
+//! request that was sent to try it and is answered, whatever the answer. If the operator says so, `eject_after` errors, late answers
+//! and answers that are refused in a row eject, too, or spare it if that were more than half of all; one that they have ejected comes back by three
 //! good answers in a row to requests that were sent to try it, and by nothing else. Not here: when it
 //! is tried (`trials.rs`).
 
@@ -40,6 +40,8 @@ struct Model {
     good: u32,
     /// Errors and late answers in a row.
     errors: u32,
+    /// The same before the last good head, whose body may still be refused.
+    errors_before: u32,
     /// It is ejected for those; good answers in a row since to requests that tried it.
     fails: bool,
     good_trials: u32,
@@ -179,6 +181,11 @@ impl Judge {
                     let has_waited = net.ledger.has_waited(client, id, self.patience, net.now);
                     counts_errors && has_waited
                 }
+                _ if seen.starts_with("Malformed") => {
+                    net.counts.one("refused answers held against upstreams");
+                    let counts = counts_errors || self.trials.may_be_trial(client, id);
+                    counts && net.ledger.has_garbage(client, id)
+                }
                 _ if seen.starts_with("Broken") => {
                     let is_first = self.blamed.insert((client, exchange)) || !self.is_up(id);
                     net.check("one exchange is held against upstreams once", is_first, || {
@@ -224,7 +231,9 @@ impl Judge {
         let live = self.models.iter().filter(|model| !model.is_ejected).count();
         let may_eject_half = 2 * (self.models.len() - live + 1) <= self.models.len();
         let is_trial = seen.starts_with("TrialFailed");
-        let is_error = seen.starts_with("ServerError") || is_trial || seen == "TooLate";
+        let is_malformed = seen.starts_with("Malformed");
+        let is_error =
+            seen.starts_with("ServerError") || is_trial || seen == "TooLate" || is_malformed;
         let is_loss = seen.starts_with("Broken");
         let is_bad_probe = seen.starts_with("BadStatus") || seen == "ProbeUnanswered";
         let model = &mut self.models[id];
@@ -234,11 +243,15 @@ impl Judge {
                 model.losses.clear();
             }
             "Served" | "TrialServed" => {
-                model.errors = 0;
+                model.errors_before = std::mem::take(&mut model.errors);
                 model.losses.clear();
             }
             _ if is_loss => model.losses.extend(loser),
-            _ if is_error => model.errors += 1,
+            _ if is_error => {
+                let before = std::mem::take(&mut model.errors_before);
+                let is_of_body = seen.starts_with("MalformedBody");
+                model.errors = 1 + if is_of_body { model.errors.max(before) } else { model.errors };
+            }
             _ => model.probes += u32::from(is_bad_probe),
         }
         let turns = if model.is_ejected {
@@ -258,7 +271,7 @@ impl Judge {
             let is_spared =
                 (is_gone && is_loss && live <= 1) || (fails && is_error && !may_eject_half);
             if is_spared {
-                model.errors = 0;
+                (model.errors, model.errors_before) = (0, 0);
                 model.losses.clear();
                 return net.counts.one("upstreams spared, because too few are left");
             }

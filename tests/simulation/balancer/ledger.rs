@@ -1,6 +1,8 @@
 //! Who wrote what to which upstream connection: one line for each use of one by an exchange. Not
 //! here: what must hold of it (`oracle.rs`).
 
+use std::collections::BTreeSet;
+
 use super::scenario::Ms;
 
 /// One upstream connection in the hands of one exchange.
@@ -48,6 +50,8 @@ pub struct Ledger {
     heads: Vec<Vec<(u64, u16)>>,
     /// Where in it answers end that a connection may survive.
     ends: Vec<Vec<u64>>,
+    /// Connections over which something came that is no answer.
+    garbled: BTreeSet<usize>,
     /// Of this turn.
     pub facts: Vec<Fact>,
     /// The first use that this turn touched.
@@ -147,6 +151,19 @@ impl Ledger {
         let Some(Some(at)) = self.current.get(link) else { return false };
         let used = &self.uses[*at];
         !used.is_lost && self.ends[link].contains(&(used.before + used.read))
+    }
+
+    /// The upstream says something that is no answer.
+    pub fn says_garbage(&mut self, link: usize) {
+        self.garbled.insert(link);
+    }
+
+    /// Whether `client` has in this turn given up an answer of `upstream` that was none.
+    pub fn has_garbage(&self, client: usize, upstream: usize) -> bool {
+        self.touched.iter().map(|&at| &self.uses[at]).any(|used| {
+            let is_its = used.client == client && used.upstream == upstream;
+            is_its && used.read > 0 && self.garbled.contains(&used.link)
+        })
     }
 
     /// Whether `client` has had a final head of `upstream` with such a status.

@@ -1,8 +1,10 @@
 //! Whose turn it is among those that wait for room: a second reading of the table at the top of
 //! `src/upstream/queue.rs`, as plain lists.
 //!
-//! Clients take turns, whatever each of them asks for; one that has had none while others waited comes
-//! first, of several the one that came last. Of one client the newest request goes first. If too many wait, a longest line loses its oldest. What
+//! Clients take turns, whatever each of them asks for. Those that have had none while others waited
+//! are newcomers, of which the one that came last comes first. Newcomers and the others alternate
+//! while both wait. Of one client the newest request goes first. If too many wait, a longest line
+//! loses its oldest: one of whichever of both are more, of as many newcomers one of these. What
 //! has become of one that was woken shows only in its own turn, so what happens is written down and
 //! judged as soon as it is known. Not here: whether there is room (`room.rs`).
 
@@ -51,6 +53,8 @@ pub struct Turns {
     lines: VecDeque<Line>,
     /// The addresses that have had a turn since somebody began to wait, the last one at the end.
     turns: Vec<u8>,
+    /// Whether the last one had had none before.
+    newcomer_was_last: bool,
     /// Something is not known, so nothing is judged until nobody waits.
     is_lost: bool,
 }
@@ -62,6 +66,7 @@ impl Turns {
             events: VecDeque::new(),
             lines: VecDeque::new(),
             turns: Vec::new(),
+            newcomer_was_last: false,
             is_lost: false,
         }
     }
@@ -120,6 +125,7 @@ impl Turns {
     fn join(&mut self, waiter: Waiter, address: u8) {
         if self.lines.is_empty() {
             self.turns.clear();
+            self.newcomer_was_last = false;
         }
         if let Some(line) = self.lines.iter_mut().find(|line| line.address == address) {
             return line.waiters.push(waiter);
@@ -136,6 +142,9 @@ impl Turns {
 
     /// All others come before it now.
     fn has_turn(&mut self, address: u8) {
+        let waits = self.lines.iter().find(|line| line.address == address);
+        let had_turn = waits.map_or_else(|| self.had_turn(address), |line| line.had_turn);
+        self.newcomer_was_last = had_turn == 0;
         self.turns.push(address);
         if let Some(at) = self.lines.iter().position(|line| line.address == address)
             && let Some(line) = self.lines.remove(at)
@@ -166,19 +175,26 @@ impl Turns {
         }
         let is_its = |line: &&Line| line.waiters.iter().any(|waiter| waiter.client == client);
         let address = self.lines.iter().find(is_its).map(|line| line.address);
-        self.remove(client);
         if let (Some(address), Outcome::Goes(_)) = (address, outcome) {
             self.has_turn(address);
         }
+        self.remove(client);
     }
 
     /// A client that asks for fifty times its share waits for itself; and the newest request is the
     /// one that somebody still waits for.
     fn clients_take_turns(&self, client: usize, id: usize, live: &[usize], net: &mut Net) {
         net.counts.one("turns of those that wait");
-        let next = self.lines.iter().find_map(|line| {
-            line.waiters.iter().rev().find(|waiter| may_go(&waiter.tried, id, live))
-        });
+        let may_go = |waiter: &&Waiter| may_go(&waiter.tried, id, live);
+        let next_of = |newcomers: bool| {
+            let mut lines = self.lines.iter().filter(|line| (line.had_turn == 0) == newcomers);
+            lines.find_map(|line| line.waiters.iter().rev().find(may_go))
+        };
+        let [newcomer, other] = [next_of(true), next_of(false)];
+        let next = if self.newcomer_was_last { other.or(newcomer) } else { newcomer.or(other) };
+        if newcomer.is_some() && other.is_some() {
+            net.counts.one("turns for which newcomers and others wait");
+        }
         if !live.contains(&id) && !live.is_empty() {
             net.counts.one("waits for those that are left, though ejected");
         }
@@ -197,6 +213,15 @@ impl Turns {
         }
     }
 
+    /// Whether a line is of the address that joins next; it loses one of its own if it may.
+    fn is_of_who_joins(&self, line: &Line) -> bool {
+        let joins = self.events.iter().find_map(|event| match event {
+            Event::Joins(_, address) => Some(*address),
+            _ => None,
+        });
+        joins == Some(line.address)
+    }
+
     /// Nobody else is to pay for whoever asks for the most.
     fn the_longest_line_loses_its_oldest(&self, client: usize, net: &mut Net) {
         let is_full = self.len() == self.most;
@@ -204,7 +229,18 @@ impl Turns {
             format!("client {client}, {} of {} wait", self.len(), self.most)
         });
         let longest = self.lines.iter().map(|line| line.waiters.len()).max();
-        let mut lines = self.lines.iter().filter(|line| Some(line.waiters.len()) == longest);
+        let is_longest = |line: &&Line| Some(line.waiters.len()) == longest;
+        let newcomers = || self.lines.iter().filter(|line| line.had_turn == 0);
+        let newcomer_loses = newcomers().any(|line| is_longest(&line))
+            && 2 * newcomers().count() >= self.lines.len();
+        let other_has_longest =
+            self.lines.iter().any(|line| line.had_turn > 0 && is_longest(&line));
+        let of_these = |line: &&Line| {
+            !other_has_longest
+                || (line.had_turn == 0) == newcomer_loses
+                || self.is_of_who_joins(line)
+        };
+        let mut lines = self.lines.iter().filter(is_longest).filter(of_these);
         let is_its = lines.any(|line| line.waiters.first().is_some_and(|w| w.client == client));
         net.check("the longest line loses its oldest", is_its, || {
             format!("client {client} of {:?}", self.lines)

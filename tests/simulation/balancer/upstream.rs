@@ -204,6 +204,7 @@ impl Peer {
         if task.plan.mishap == Some(UpstreamMishap::Garbage) {
             net.counts.one("upstreams that said garbage");
             self.words.extend_from_slice(draws.one_of(&GARBAGE).as_bytes());
+            net.ledger.says_garbage(self.link);
             return;
         }
         let (serial, is_head) = (net.answers.len(), request.method == "HEAD");
@@ -268,6 +269,7 @@ impl Peer {
             Some(UpstreamMishap::Lies) => {
                 net.counts.one("upstreams that said more than an answer");
                 net.places[link].link.back.bytes.extend(b"more");
+                net.ledger.says_garbage(link);
                 net.tell_near(link);
             }
             // It stays deaf, until the balancer closes.
@@ -306,6 +308,7 @@ impl Peer {
         if !is_asked && net.places[self.link].link.near_closed.is_none() {
             net.counts.one("upstreams that said more than an answer");
             net.places[self.link].link.back.bytes.extend(STRAY);
+            net.ledger.says_garbage(self.link);
             net.tell_near(self.link);
         }
     }
