@@ -29,6 +29,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("lib", 4),
     ("main", 4),
     ("cli", 4),
+    ("logging", 4),
 ];
 
 /// Where the world begins: sockets, threads, clocks, the terminal.
