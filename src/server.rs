@@ -190,11 +190,14 @@ impl Builder {
             );
         }
         let descriptors = raise_descriptor_limit();
-        let most = config
-            .limits
-            .connections
-            .unwrap_or(descriptors.saturating_sub(OWN_DESCRIPTORS) / 5 * 4)
-            .max(1);
+        let carried = (descriptors.saturating_sub(OWN_DESCRIPTORS) / 5 * 4).max(1);
+        let most = config.limits.connections.unwrap_or(carried).max(1);
+        if most > carried {
+            log::warn!(
+                "max_connections={most} descriptor_limit={descriptors}: the limit carries {carried} \
+                 connections; raise it (ulimit -n) or lower --max-connections"
+            );
+        }
         config.limits.connections = Some(most);
         let gate = Gate::new(most);
         let places = Gate::places(most);
