@@ -137,8 +137,8 @@ fn watch(log: &Log, told: &Receiver<Event>, tell: &Sender<Event>) -> Result<(), 
                 info!("{name}: finishing what is in flight; a second signal ends at once");
                 stopping = true;
             }
-            Event::Stopped(Drained { finished, cut }) => {
-                info!("stopped: exchanges since the signal: {finished} finished, {cut} cut");
+            Event::Stopped(Drained { finished, failed, cut }) => {
+                info!("stopped: since the signal finished={finished} failed={failed} cut={cut}");
                 return Ok(());
             }
         }

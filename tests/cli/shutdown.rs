@@ -37,19 +37,16 @@ fn wait_until_refused(balancer: &Balancer) {
     until(PATIENCE, "new connections are refused", is_refused);
 }
 
-/// The numbers in the line in which the balancer tells how its drain ended: finished, then cut.
+/// What the balancer tells of how its drain ended: finished, then cut.
 fn drained(balancer: &Balancer) -> [usize; 2] {
     let log = balancer.log();
-    let told = |line: &&String| line.contains("finished") && line.contains("cut");
+    let told = |line: &&String| line.contains("finished=") && line.contains("cut=");
     let line = log.iter().rfind(told).unwrap_or_else(|| panic!("no line tells it: {log:?}"));
-    let message = line.split_once("] ").map_or(line.as_str(), |(_, message)| message);
-    let numbers: Vec<usize> = message
-        .split(|c: char| !c.is_ascii_digit())
-        .filter_map(|digits| digits.parse().ok())
-        .collect();
-    let (finished, cut) = (message.find("finished"), message.find("cut"));
-    assert!(finished < cut && numbers.len() >= 2, "finished comes before cut in {line:?}");
-    [numbers[0], numbers[1]]
+    let number = |name: &str| {
+        let word = line.split(' ').find_map(|word| word.strip_prefix(name));
+        word.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("{name} in {line}"))
+    };
+    [number("finished="), number("cut=")]
 }
 
 /// Requests over one kept connection until it ends. Returns how many were answered in full.
