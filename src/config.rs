@@ -402,14 +402,28 @@ impl FromStr for Authority {
     type Err = BadValue;
 
     fn from_str(text: &str) -> Result<Self, BadValue> {
-        if text.contains("://") || text.contains('/') {
-            return Err(BadValue::new(
-                text,
-                "give host:port alone, without a scheme or a path, such as 127.0.0.1:8080",
-            ));
+        let bad = |remedy| Err(BadValue::new(text, remedy));
+        let given = match text.split_once("://") {
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => {
+                rest.strip_suffix('/').unwrap_or(rest)
+            }
+            Some((scheme, _)) if scheme.eq_ignore_ascii_case("https") => {
+                return bad("TLS to upstreams comes with a later version; give http://host:port");
+            }
+            Some(_) => return bad("the scheme can only be http://; give http://host:port"),
+            None => text,
+        };
+        if given.contains('@') {
+            return bad("an upstream has no user name or password; give what follows the @ alone");
+        }
+        if given.contains(['/', '?', '#']) {
+            return bad("an upstream has no path and no query; give host:port or http://host:port");
+        }
+        if given.contains(',') {
+            return bad("this is a list; give one host:port at a time");
         }
         let no_port = || BadValue::new(text, "add a port, such as 127.0.0.1:8080 or [::1]:8080");
-        let (host, port) = text.rsplit_once(':').ok_or_else(no_port)?;
+        let (host, port) = given.rsplit_once(':').ok_or_else(no_port)?;
         let port = match port.parse::<u16>() {
             Ok(number) if number > 0 && port.bytes().all(|b| b.is_ascii_digit()) => number,
             _ => return Err(BadValue::new(text, "the port must be a number from 1 to 65535")),
@@ -537,13 +551,26 @@ mod tests {
             "::1:80",
             "[::1]",
             "[host]:80",
-            "http://host:80",
+            "https://host:80",
+            "http://host:80//",
+            "http://host:80/path",
+            "http://http://host:80",
+            "http://",
+            "user@host:80",
+            "host:80,other:80",
             "host:80/",
             "ho st:80",
             "[]:80",
             "a\r\nb:80",
         ] {
             assert!(text.parse::<Authority>().is_err(), "{text:?} must be refused");
+        }
+    }
+
+    #[test]
+    fn an_upstream_may_be_written_as_the_root_of_a_plain_url() {
+        for text in ["http://host:80", "http://host:80/", "HTTP://host:80"] {
+            assert_eq!(text.parse::<Authority>().unwrap().to_string(), "host:80", "{text}");
         }
     }
 

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+mod logging;
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -15,11 +16,12 @@ use std::thread;
 
 use balancebeam::demo::Demo;
 use balancebeam::{Drained, Server, StartError};
-use log::{LevelFilter, info};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use log::{info, warn};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
 use cli::Asked;
+use logging::Log;
 
 const USAGE: u8 = 2;
 
@@ -30,28 +32,22 @@ fn main() -> ExitCode {
             let _ = text.print();
             ExitCode::SUCCESS
         }
-        Ok(Asked::Balance { config, verbosity }) => {
-            log_to_stderr(verbosity);
-            run(|| {
-                let server = Server::builder().configure(|c| *c = *config).start()?;
-                Ok(Running {
-                    address: server.address(),
-                    guide: String::new(),
-                    stop: Box::new(|| server.stop()),
-                })
+        Ok(Asked::Balance { config, verbosity }) => run(verbosity, || {
+            let server = Server::builder().configure(|c| *c = *config).start()?;
+            Ok(Running {
+                address: server.address(),
+                guide: String::new(),
+                stop: Box::new(|| server.stop()),
             })
-        }
-        Ok(Asked::Demo { bind, verbosity }) => {
-            log_to_stderr(verbosity);
-            run(move || {
-                let demo = Demo::start(bind)?;
-                Ok(Running {
-                    address: demo.address(),
-                    guide: demo.guide(),
-                    stop: Box::new(|| demo.stop()),
-                })
+        }),
+        Ok(Asked::Demo { bind, verbosity }) => run(verbosity, move || {
+            let demo = Demo::start(bind)?;
+            Ok(Running {
+                address: demo.address(),
+                guide: demo.guide(),
+                stop: Box::new(|| demo.stop()),
             })
-        }
+        }),
         Err(line) => fail(line, ExitCode::from(USAGE)),
     }
 }
@@ -71,41 +67,68 @@ enum Event {
     Stopped(Drained),
 }
 
-/// Starts, and returns when a signal has ended it. Starting and stopping have threads of their own,
-/// so that a signal is heard while a name is being resolved, and a second one during the drain.
-fn run(start: impl FnOnce() -> Result<Running, StartError> + Send + 'static) -> ExitCode {
+/// Starts the log and what `start` says, and returns when a signal has ended it. From here on only
+/// the log's thread writes to standard error: its reader may stall, and this must go on.
+fn run(
+    verbosity: u8,
+    start: impl FnOnce() -> Result<Running, StartError> + Send + 'static,
+) -> ExitCode {
+    let log = match Log::start(verbosity) {
+        Ok(log) => log,
+        Err(error) => return fail(cannot_spawn(&error), ExitCode::FAILURE),
+    };
+    let status = match start_and_watch(&log, start) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(line) => {
+            log.say(&line);
+            ExitCode::FAILURE
+        }
+    };
+    log.flush();
+    status
+}
+
+/// Starting and stopping have threads of their own, so that a signal is heard while a name is being
+/// resolved, and a second one during the drain. The error is one line.
+fn start_and_watch(
+    log: &Log,
+    start: impl FnOnce() -> Result<Running, StartError> + Send + 'static,
+) -> Result<(), String> {
     let (tell, told) = channel();
     // Before anything is started: a signal that comes now must not find the default action.
-    if let Err(error) = hear_signals(tell.clone()) {
-        return fail(format_args!("cannot listen to signals: {error}"), ExitCode::FAILURE);
-    }
+    hear_signals(tell.clone()).map_err(|error| format!("cannot listen to signals: {error}"))?;
     let starter = tell.clone();
     let begun = spawn("start", move || {
         // Nobody listens any more when the process is about to end.
         let _ = starter.send(Event::Started(start()));
     });
-    match begun {
-        Ok(()) => watch(&told, &tell),
-        Err(error) => fail(format_args!("cannot start a thread: {error}"), ExitCode::FAILURE),
-    }
+    begun.map_err(|error| cannot_spawn(&error))?;
+    watch(log, &told, &tell)
 }
 
-fn watch(told: &Receiver<Event>, tell: &Sender<Event>) -> ExitCode {
+fn cannot_spawn(error: &io::Error) -> String {
+    format!("cannot start a thread: {error}")
+}
+
+fn watch(log: &Log, told: &Receiver<Event>, tell: &Sender<Event>) -> Result<(), String> {
     let mut stopping = false;
     let mut stop = None;
     loop {
         // `tell` is held here, so the channel never closes.
-        let Ok(event) = told.recv() else { return ExitCode::FAILURE };
+        let event = told.recv().map_err(|error| error.to_string())?;
         match event {
             Event::Started(Ok(running)) => {
                 info!("listening on {}", running.address);
-                print(&running.guide);
+                let guide = running.guide;
+                // The reader of standard output may stall, too.
+                spawn("guide", move || print(&guide)).map_err(|error| cannot_spawn(&error))?;
                 stop = Some(running.stop);
             }
             Event::Started(Err(error)) => {
-                return fail(format_args!("{error}{}", remedy(&error)), ExitCode::FAILURE);
+                return Err(format!("{error}{}", remedy(&error)));
             }
             Event::Signal(signal) if stopping => {
+                log.flush();
                 // Not a return: dropping what runs would wait for its drain.
                 std::process::exit(128 + signal);
             }
@@ -114,9 +137,9 @@ fn watch(told: &Receiver<Event>, tell: &Sender<Event>) -> ExitCode {
                 info!("{name}: finishing what is in flight; a second signal ends at once");
                 stopping = true;
             }
-            Event::Stopped(Drained { finished, cut }) => {
-                info!("stopped: exchanges since the signal: {finished} finished, {cut} cut");
-                return ExitCode::SUCCESS;
+            Event::Stopped(Drained { finished, failed, cut }) => {
+                info!("stopped: since the signal finished={finished} failed={failed} cut={cut}");
+                return Ok(());
             }
         }
         // A signal that came before the start was complete is obeyed after it: what has been
@@ -126,18 +149,27 @@ fn watch(told: &Receiver<Event>, tell: &Sender<Event>) -> ExitCode {
             let begun = spawn("stop", move || {
                 let _ = stopper.send(Event::Stopped(stop()));
             });
-            if let Err(error) = begun {
-                return fail(format_args!("cannot drain: {error}"), ExitCode::FAILURE);
-            }
+            begun.map_err(|error| format!("cannot drain: {error}"))?;
         }
     }
 }
 
-/// Passes on each SIGINT and SIGTERM.
+/// Signals that do nothing yet. Their default action would end the process without a drain.
+const IGNORED: [(i32, &str); 3] = [
+    (SIGHUP, "SIGHUP ignored: there is no configuration file to reload; restart to change flags"),
+    (SIGUSR1, "SIGUSR1 ignored: no action is assigned to it; SIGTERM drains and ends"),
+    (SIGUSR2, "SIGUSR2 ignored: no action is assigned to it; SIGTERM drains and ends"),
+];
+
+/// Passes on each SIGINT and SIGTERM, and logs those that are ignored.
 fn hear_signals(tell: Sender<Event>) -> io::Result<()> {
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2])?;
     spawn("signals", move || {
         for signal in signals.forever() {
+            if let Some((_, line)) = IGNORED.iter().find(|(ignored, _)| *ignored == signal) {
+                warn!("{line}");
+                continue;
+            }
             if tell.send(Event::Signal(signal)).is_err() {
                 return;
             }
@@ -162,22 +194,12 @@ fn remedy(error: &StartError) -> &'static str {
     }
 }
 
-/// `RUST_LOG` has the last word.
-fn log_to_stderr(verbosity: u8) {
-    let level = match verbosity {
-        0 => LevelFilter::Info,
-        1 => LevelFilter::Debug,
-        _ => LevelFilter::Trace,
-    };
-    env_logger::Builder::new().filter_level(level).parse_default_env().init();
-}
-
 fn print(text: &str) {
     // Whoever closed stdout does not want the text.
     let _ = io::stdout().write_all(text.as_bytes());
 }
 
-/// Says on stderr what is wrong, in one line.
+/// Says on standard error what is wrong, in one line; before the log is started.
 fn fail(line: impl Display, status: ExitCode) -> ExitCode {
     // With stderr closed the exit status must do.
     let _ = writeln!(io::stderr(), "balancebeam: {line}");

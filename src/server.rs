@@ -32,10 +32,11 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::background::{Background, Stop};
 use crate::config::{Authority, BadValue, Config, EngineKind};
 use crate::engine::Engine;
 use crate::engine::accept::{Acceptor, listen};
@@ -45,11 +46,13 @@ use crate::engine::threads::Threads;
 use crate::health_check::HealthCheckThread;
 use crate::rate_limit::RateLimitThread;
 use crate::resolve::{ResolveThread, resolve};
-use crate::state::ProxyState;
+use crate::state::{ProxyState, Stats};
 use crate::upstream::Upstreams;
 
 /// Descriptors that the program itself needs: listener, waiting room, probes and the like.
 const OWN_DESCRIPTORS: usize = 32;
+/// How often it is looked whether errors are to be told that were only counted.
+const ERRORS_INTERVAL: Duration = Duration::from_secs(10);
 /// Descriptors that are counted on where the system sets no limit.
 const UNLIMITED: u64 = 1 << 20;
 
@@ -68,6 +71,7 @@ struct Running {
     _health_check: HealthCheckThread,
     _rate_limit: RateLimitThread,
     _resolve: ResolveThread,
+    _errors: Background,
 }
 
 /// Gathers what a `Server` needs; binds `127.0.0.1:0` unless told otherwise.
@@ -93,8 +97,10 @@ pub enum StartError {
 /// How a drain ended: the exchanges that were in flight when it began, or arrived in the meantime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Drained {
-    /// Ended by themselves.
+    /// The client got a whole answer: an upstream's, whatever its status, or a refusal.
     pub finished: u64,
+    /// The client got a 502, 503 or 504 of balancebeam's own.
+    pub failed: u64,
     /// Cut off when the drain timeout had passed.
     pub cut: u64,
 }
@@ -115,7 +121,7 @@ impl Server {
     /// the drain timeout.
     pub fn stop(mut self) -> Drained {
         let running = self.running.take();
-        running.map_or(Drained { finished: 0, cut: 0 }, Running::stop)
+        running.map_or(Drained { finished: 0, failed: 0, cut: 0 }, Running::stop)
     }
 }
 
@@ -129,8 +135,7 @@ impl Drop for Server {
 
 impl Running {
     fn stop(mut self) -> Drained {
-        let tally = &self.state.tally;
-        let before = tally.finished.get();
+        let before = self.stats();
         let until = Instant::now() + self.state.config.timeouts.drain;
         self.state.stop();
         // Twice: those that are idle go first, so that there is room for those that have connected,
@@ -140,19 +145,18 @@ impl Running {
         self.engine.wake_all();
         self.gate.wait_until_empty(until.saturating_duration_since(Instant::now()));
         let cut = self.engine.end() as u64;
-        log::info!(
-            "exchanges since the start: {} finished, {} aborted, {} left by the client; {} retries, \
-             {} sent to an ejected upstream for want of a live one, {} answered 503 for want of room, \
-             {} sessions lost to a panic",
-            tally.finished.get(),
-            tally.aborted.get(),
-            tally.client_gone.get(),
-            tally.retried.get(),
-            self.state.upstreams.failed_open(),
-            tally.shed.get(),
-            tally.panics.get(),
-        );
-        Drained { finished: tally.finished.get() - before, cut }
+        self.state.errors.tell_pending(true, Instant::now());
+        let stats = self.stats();
+        log::info!("requests since the start: {stats}");
+        Drained {
+            finished: stats.finished() - before.finished(),
+            failed: stats.failed() - before.failed(),
+            cut,
+        }
+    }
+
+    fn stats(&self) -> Stats {
+        self.state.tally.stats(self.state.upstreams.failed_open())
     }
 }
 
@@ -190,11 +194,14 @@ impl Builder {
             );
         }
         let descriptors = raise_descriptor_limit();
-        let most = config
-            .limits
-            .connections
-            .unwrap_or(descriptors.saturating_sub(OWN_DESCRIPTORS) / 5 * 4)
-            .max(1);
+        let carried = (descriptors.saturating_sub(OWN_DESCRIPTORS) / 5 * 4).max(1);
+        let most = config.limits.connections.unwrap_or(carried).max(1);
+        if most > carried {
+            log::warn!(
+                "max_connections={most} descriptor_limit={descriptors}: the limit carries {carried} \
+                 connections; raise it (ulimit -n) or lower --max-connections"
+            );
+        }
         config.limits.connections = Some(most);
         let gate = Gate::new(most);
         let places = Gate::places(most);
@@ -216,6 +223,7 @@ impl Builder {
                     .map_err(system("start the async runtime"))?,
             ),
         };
+        log::info!("{}", told_at_start(&state, address, workers));
         let admitting = engine.clone();
         let acceptor =
             Acceptor::start(listener, gate.clone(), when_full, move |s, peer, pass, away| {
@@ -231,10 +239,60 @@ impl Builder {
                 .map_err(system("start the rate-limit thread"))?,
             _resolve: ResolveThread::start(state.clone())
                 .map_err(system("start the thread that resolves names"))?,
+            _errors: Background::start("error-log", tell_errors(state.clone()))
+                .map_err(system("start the thread that tells of errors"))?,
             state,
         };
         Ok(Server { address, running: Some(running) })
     }
+}
+
+/// Work for a thread: to tell of errors that were only counted, once it is time.
+fn tell_errors(state: Arc<ProxyState>) -> impl Fn(&Stop) + Send + 'static {
+    move |stop| {
+        while !stop.wait(Instant::now() + ERRORS_INTERVAL) {
+            state.errors.tell_pending(false, Instant::now());
+        }
+    }
+}
+
+/// What runs, in one line: version, engine, limits in force, upstreams, and when they are probed.
+fn told_at_start(state: &ProxyState, address: SocketAddr, workers: usize) -> String {
+    let Config { engine, limits, timeouts, health, .. } = &state.config;
+    let engine = match engine {
+        EngineKind::Threads => "threads",
+        EngineKind::Async => "async",
+    };
+    let or_none = |limit: Option<u64>| limit.map_or("none".to_string(), |most| most.to_string());
+    let in_flight = or_none(limits.in_flight.map(|most| most as u64));
+    let per_minute = limits.requests_per_minute;
+    let rate = or_none((per_minute > 0).then_some(per_minute.into()));
+    let probe = match health.interval {
+        Some(interval) => format!("first_probe_in={interval:?} probe_path={}", health.path),
+        None => "probes=off".to_string(),
+    };
+    let upstreams = state.upstreams.all().iter().map(|upstream| {
+        let addresses = upstream.addresses();
+        let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        match upstream.authority().address() {
+            Some(_) => upstream.name().to_string(),
+            None => format!("{} ({})", upstream.name(), addresses.join(", ")),
+        }
+    });
+    format!(
+        "balancebeam {} engine={engine} workers={workers} listen={address} max_connections={} \
+         max_head={} max_fields={} max_body={} max_in_flight={in_flight} \
+         max_requests_per_minute={rate} pool_size={} drain_timeout={:?} {probe} upstreams={}: {}",
+        env!("CARGO_PKG_VERSION"),
+        or_none(limits.connections.map(|most| most as u64)),
+        limits.head,
+        limits.fields,
+        or_none(limits.body),
+        limits.pool,
+        timeouts.drain,
+        state.upstreams.all().len(),
+        upstreams.collect::<Vec<_>>().join(", "),
+    )
 }
 
 /// Raises the soft limit on open files to the hard one, and returns it. Each client connection is

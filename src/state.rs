@@ -2,11 +2,13 @@
 //!
 //! Not here: anything that belongs to one connection (`session/`), or to waiting (`engine/`).
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use crate::budget::Budget;
 use crate::config::Config;
+use crate::error_log::ErrorLog;
 use crate::limit::Limiter;
 use crate::upstream::Upstreams;
 
@@ -22,6 +24,8 @@ pub struct ProxyState {
     pub budget: Budget,
     /// What happened so far.
     pub tally: Tally,
+    /// What clients were answered by us because something went wrong.
+    pub errors: ErrorLog,
     stopping: AtomicBool,
 }
 
@@ -37,6 +41,7 @@ impl ProxyState {
             limiter,
             budget,
             tally: Tally::default(),
+            errors: ErrorLog::default(),
             stopping: AtomicBool::new(false),
             config,
         }
@@ -53,11 +58,16 @@ impl ProxyState {
     }
 }
 
-/// Counts since the start; each is a number of exchanges unless its name says otherwise.
+/// Counts since the start; each is a number of exchanges unless its name says otherwise. An exchange
+/// that is over is in exactly one of the first five.
 #[derive(Debug, Default)]
 pub struct Tally {
-    /// Ended with a whole answer, ours or an upstream's.
-    pub finished: Count,
+    /// Whole answers of upstreams, by the first digit of their status; 1 is a tunnel.
+    pub answered: [Count; 6],
+    /// Whole answers of ours to what no upstream was asked for: 4xx, 501, 505, `OPTIONS` for us.
+    pub refused: Count,
+    /// Whole answers of ours because no upstream gave one: 502, 503, 504.
+    pub failed: [Count; 3],
     /// Given up after a part of the answer had reached the client.
     pub aborted: Count,
     /// Left by the client before the answer was whole.
@@ -68,6 +78,117 @@ pub struct Tally {
     pub shed: Count,
     /// Sessions lost to a panic.
     pub panics: Count,
+}
+
+impl Tally {
+    /// A client got a whole answer. `is_own`: it was ours.
+    pub fn count_answer(&self, status: u16, is_own: bool) {
+        let count = match status {
+            502..=504 if is_own => &self.failed[usize::from(status - 502)],
+            _ if is_own => &self.refused,
+            _ => &self.answered[usize::from(status / 100).min(5)],
+        };
+        count.add_one();
+    }
+
+    /// What was counted so far. `fail_open`: requests sent to ejected upstreams.
+    pub fn stats(&self, fail_open: u64) -> Stats {
+        let [_, tunnels, answered_2xx, answered_3xx, answered_4xx, answered_5xx] =
+            self.answered.each_ref().map(Count::get);
+        let [own_502, own_503, own_504] = self.failed.each_ref().map(Count::get);
+        Stats {
+            tunnels,
+            answered_2xx,
+            answered_3xx,
+            answered_4xx,
+            answered_5xx,
+            refused: self.refused.get(),
+            own_502,
+            own_503,
+            own_504,
+            aborted: self.aborted.get(),
+            client_left: self.client_gone.get(),
+            retries: self.retried.get(),
+            fail_open,
+            queue_rejected: self.shed.get(),
+            panics: self.panics.get(),
+        }
+    }
+}
+
+/// Counts since the start, at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Upgraded connections, such as WebSockets, that have ended.
+    pub tunnels: u64,
+    /// Whole answers of upstreams with a status from 200 to 299.
+    pub answered_2xx: u64,
+    /// The same from 300 to 399.
+    pub answered_3xx: u64,
+    /// The same from 400 to 499.
+    pub answered_4xx: u64,
+    /// The same from 500 on.
+    pub answered_5xx: u64,
+    /// Requests that balancebeam answered itself, because of the request: 4xx, 501, 505.
+    pub refused: u64,
+    /// Requests that balancebeam answered 502: the upstream gave no usable answer.
+    pub own_502: u64,
+    /// Requests that balancebeam answered 503: no upstream was up, or none had room.
+    pub own_503: u64,
+    /// Requests that balancebeam answered 504: the upstream was too late.
+    pub own_504: u64,
+    /// Answers that were cut before their end.
+    pub aborted: u64,
+    /// Requests whose client left before the answer was whole.
+    pub client_left: u64,
+    /// Requests that were sent again, each time they were.
+    pub retries: u64,
+    /// Requests that were sent to an ejected upstream because no live one was left.
+    pub fail_open: u64,
+    /// Requests that were answered 503 because no upstream had room (a part of `own_503`).
+    pub queue_rejected: u64,
+    /// Connections that were lost to a panic: a bug.
+    pub panics: u64,
+}
+
+impl Stats {
+    /// Requests whose client got a whole answer that does not tell of a failure between client and
+    /// upstream: an upstream's, whatever its status, or a refusal.
+    pub fn finished(&self) -> u64 {
+        let Stats { tunnels, answered_2xx, answered_3xx, answered_4xx, answered_5xx, .. } = self;
+        tunnels + answered_2xx + answered_3xx + answered_4xx + answered_5xx + self.refused
+    }
+
+    /// Requests whose client got a 502, 503 or 504 of balancebeam's own.
+    pub fn failed(&self) -> u64 {
+        self.own_502 + self.own_503 + self.own_504
+    }
+}
+
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counts = [
+            ("2xx", self.answered_2xx),
+            ("3xx", self.answered_3xx),
+            ("4xx", self.answered_4xx),
+            ("5xx", self.answered_5xx),
+            ("tunnels", self.tunnels),
+            ("refused", self.refused),
+            ("own_502", self.own_502),
+            ("own_503", self.own_503),
+            ("own_504", self.own_504),
+            ("aborted", self.aborted),
+            ("client_left", self.client_left),
+            ("retries", self.retries),
+            ("fail_open", self.fail_open),
+            ("queue_rejected", self.queue_rejected),
+            ("panics", self.panics),
+        ];
+        for (i, (name, count)) in counts.iter().enumerate() {
+            write!(f, "{}{name}={count}", if i == 0 { "" } else { " " })?;
+        }
+        Ok(())
+    }
 }
 
 /// One number that only grows.

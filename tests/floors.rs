@@ -13,6 +13,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("lock", 0),
     ("config", 1),
     ("state", 1),
+    ("error_log", 1),
     ("upstream", 1),
     ("limit", 1),
     ("who", 1),
@@ -29,6 +30,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("lib", 4),
     ("main", 4),
     ("cli", 4),
+    ("logging", 4),
 ];
 
 /// Where the world begins: sockets, threads, clocks, the terminal.

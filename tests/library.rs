@@ -66,7 +66,7 @@ fn a_stop_tells_what_it_finished() {
     let url = format!("http://{}/slow/500", server.address());
     let client = std::thread::spawn(move || get(&url));
     until(PATIENCE, "the request is in flight", || echo.waiting() == 1);
-    assert_eq!(server.stop(), Drained { finished: 1, cut: 0 });
+    assert_eq!(server.stop(), Drained { finished: 1, failed: 0, cut: 0 });
     assert_eq!(client.join().unwrap().0, 200);
 }
 

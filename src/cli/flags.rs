@@ -13,8 +13,8 @@ use balancebeam::server::StartError;
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use super::values::{
-    Seconds, Size, Trust, Words, host, listen_address, path, seconds, seconds_or_off, size, trust,
-    typed, whole, word,
+    Seconds, Size, Trust, TrustList, Words, host, listen_address, path, seconds, seconds_or_off,
+    size, trust, typed, upstream, whole, word,
 };
 
 const ENGINES: Words<EngineKind> =
@@ -45,7 +45,7 @@ const MILLION: u64 = 1_000_000;
     disable_help_subcommand = true,
     override_usage = "balancebeam --upstream <HOST:PORT>... [OPTIONS]\n       \
                       balancebeam demo [--bind <ADDR>]",
-    after_help = "Times are in seconds (0.5 is half a second), sizes in bytes (K, M and G may \
+    after_help = "Times take a unit (500ms, 10s, 1.5m, 2h; a bare number is seconds), sizes are in bytes (K, M and G may \
                   follow).\n-h shows the flags that are needed most, --help shows all of them."
 )]
 pub struct Flags {
@@ -106,8 +106,8 @@ struct Listening {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Upstreams")]
 struct Upstreams {
-    /// A server to send requests to; once for each one
-    #[arg(short, long, value_name = "HOST:PORT")]
+    /// A server to send requests to; once for each one, or several with commas between them
+    #[arg(short, long, value_name = "HOST:PORT", value_delimiter = ',', value_parser = upstream)]
     upstream: Vec<Authority>,
     /// How one of them is chosen
     #[arg(long, value_name = "POLICY", value_parser = word(POLICIES),
@@ -118,8 +118,8 @@ struct Upstreams {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Health")]
 struct Health {
-    /// Seconds between two probes of an upstream; 0 turns active checks off
-    #[arg(long, value_name = "SECS", value_parser = seconds_or_off,
+    /// Time between two probes of an upstream; 0 turns active checks off
+    #[arg(long, value_name = "TIME", value_parser = seconds_or_off,
           default_value_t = Seconds(HealthConfig::default().interval.unwrap_or_default()))]
     active_health_check_interval: Seconds,
     /// The path that a probe asks for
@@ -133,7 +133,7 @@ struct Health {
         "The statuses that pass, such as 200-399,404 [default: {}, or {} with another path than /]",
         StatusSet::any_answer(), StatusSet::success()))]
     active_health_check_status: Option<StatusSet>,
-    #[arg(long, value_name = "SECS", hide_short_help = true, value_parser = seconds, help = format!(
+    #[arg(long, value_name = "TIME", hide_short_help = true, value_parser = seconds, help = format!(
         "How long a probe may take [default: the interval, {} at most]",
         Seconds(HealthConfig { interval: None, ..Default::default() }.probe_timeout())))]
     active_health_check_timeout: Option<Seconds>,
@@ -210,43 +210,43 @@ struct LimitFlags {
 #[command(next_help_heading = "Timeouts")]
 struct TimeoutFlags {
     /// A request head, from its first byte; then 408
-    #[arg(long, value_name = "SECS", hide_short_help = true, value_parser = seconds,
+    #[arg(long, value_name = "TIME", hide_short_help = true, value_parser = seconds,
           default_value_t = Seconds(Timeouts::default().head))]
     head_timeout: Seconds,
     /// A client connection without a request; then it is closed
-    #[arg(long, value_name = "SECS", hide_short_help = true, value_parser = seconds,
+    #[arg(long, value_name = "TIME", hide_short_help = true, value_parser = seconds,
           default_value_t = Seconds(Timeouts::default().idle))]
     idle_timeout: Seconds,
-    #[arg(long, value_name = "SECS", hide_short_help = true, value_parser = seconds, help = format!(
+    #[arg(long, value_name = "TIME", hide_short_help = true, value_parser = seconds, help = format!(
         "A request's wait for room at an upstream (--max-in-flight); then 503 [default: {}]",
         Seconds(Timeouts::default().queue)))]
     queue_timeout: Option<Seconds>,
     /// Making a connection to an upstream; then another upstream is tried
-    #[arg(long, value_name = "SECS", hide_short_help = true, value_parser = seconds,
+    #[arg(long, value_name = "TIME", hide_short_help = true, value_parser = seconds,
           default_value_t = Seconds(Timeouts::default().connect))]
     connect_timeout: Seconds,
     /// The head of a response, once the request is sent; then 504
-    #[arg(long, value_name = "SECS", hide_short_help = true, value_parser = seconds,
+    #[arg(long, value_name = "TIME", hide_short_help = true, value_parser = seconds,
           default_value_t = Seconds(Timeouts::default().response))]
     response_timeout: Seconds,
     /// A body of which no byte moves; then 408 or 504, or a reset if an answer has begun
-    #[arg(long, value_name = "SECS", hide_short_help = true, value_parser = seconds,
+    #[arg(long, value_name = "TIME", hide_short_help = true, value_parser = seconds,
           default_value_t = Seconds(Timeouts::default().progress))]
     progress_timeout: Seconds,
     /// An upgraded connection, such as a WebSocket, on which no byte moves; then it is closed
-    #[arg(long, value_name = "SECS", hide_short_help = true, value_parser = seconds,
+    #[arg(long, value_name = "TIME", hide_short_help = true, value_parser = seconds,
           default_value_t = Seconds(Timeouts::default().tunnel))]
     tunnel_timeout: Seconds,
     /// Reading what a client still sends after the last answer to it
-    #[arg(long, value_name = "SECS", hide_short_help = true, value_parser = seconds,
+    #[arg(long, value_name = "TIME", hide_short_help = true, value_parser = seconds,
           default_value_t = Seconds(Timeouts::default().linger))]
     linger_timeout: Seconds,
     /// An idle upstream connection kept for reuse
-    #[arg(long, value_name = "SECS", hide_short_help = true, value_parser = seconds,
+    #[arg(long, value_name = "TIME", hide_short_help = true, value_parser = seconds,
           default_value_t = Seconds(Timeouts::default().pool))]
     pool_timeout: Seconds,
     /// Finishing what is in flight once told to stop; then it is cut
-    #[arg(long, value_name = "SECS", value_parser = seconds,
+    #[arg(long, value_name = "TIME", value_parser = seconds,
           default_value_t = Seconds(Timeouts::default().drain))]
     drain_timeout: Seconds,
 }
@@ -255,11 +255,10 @@ struct TimeoutFlags {
 #[command(next_help_heading = "Forwarding")]
 struct ForwardingFlags {
     /// Peers whose X-Forwarded-* and Forwarded fields are believed: networks or addresses with
-    /// commas between them, or none
-    #[arg(long, value_name = "CIDR", hide_short_help = true, value_delimiter = ',',
-          value_parser = trust,
-          default_values_t = Forwarding::default().trusted.into_iter().map(Trust::Net))]
-    trust_forwarded: Vec<Trust>,
+    /// commas or spaces between them, or none
+    #[arg(long, value_name = "CIDR", hide_short_help = true, value_parser = trust,
+          default_values_t = [TrustList::from(Forwarding::default().trusted)])]
+    trust_forwarded: Vec<TrustList>,
     /// Do not append Via to requests
     #[arg(long, hide_short_help = true)]
     no_via: bool,
@@ -409,10 +408,11 @@ impl TimeoutFlags {
 impl ForwardingFlags {
     fn meant(self) -> Result<Forwarding, String> {
         let mut trusted = Vec::new();
-        for trust in &self.trust_forwarded {
+        let all = || self.trust_forwarded.iter().flat_map(|list| &list.0);
+        for trust in all() {
             match trust {
                 Trust::Net(net) => trusted.push(*net),
-                Trust::Nobody if self.trust_forwarded.len() == 1 => {}
+                Trust::Nobody if all().count() == 1 => {}
                 Trust::Nobody => {
                     return Err("--trust-forwarded `none`: it stands alone; leave out either it \
                                 or the networks beside it"

@@ -34,6 +34,9 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Asked, String> 
     for arg in args {
         known.push(arg.into_string().map_err(|raw| refusal::not_utf8(&raw))?);
     }
+    if known.first().is_some_and(|first| first == "help") {
+        known = help_of(&known[1..])?;
+    }
     let of_demo = known.first().is_some_and(|first| first == "demo");
     let flags = match read(known) {
         Ok(flags) => flags,
@@ -50,6 +53,21 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Asked, String> 
             Ok(Asked::Balance { config, verbosity })
         }
     }
+}
+
+/// What `help`, followed by `rest`, asks for, as flags.
+fn help_of(rest: &[String]) -> Result<Vec<String>, String> {
+    let flags: &[&str] = match rest {
+        [] => &["--help"],
+        [command] if command == "demo" => &["demo", "--help"],
+        [other, ..] => {
+            return Err(refusal::escaped(&format!(
+                "`{other}` has no help of its own; balancebeam help tells of all flags, \
+                 balancebeam help demo of the demo"
+            )));
+        }
+    };
+    Ok(flags.iter().map(ToString::to_string).collect())
 }
 
 fn read(args: Vec<String>) -> Result<Flags, clap::Error> {
@@ -102,6 +120,11 @@ mod tests {
             ("--bind=[::]:80", |c| c.bind.is_ipv6()),
             ("-u b:81 --upstream [::1]:82", |c| c.upstreams.len() == 3),
             ("-u b:81", |c| c.upstreams[1].to_string() == "b:81"),
+            ("-u b:81,[::1]:82,http://c:83/", |c| {
+                let shown: Vec<_> = c.upstreams.iter().map(|u| u.to_string()).collect();
+                shown == ["a:80", "b:81", "[::1]:82", "c:83"]
+            }),
+            ("-u HTTP://b:81", |c| c.upstreams[1].to_string() == "b:81"),
             ("--policy two-choices", |c| c.policy == Policy::TwoChoices),
             ("--policy least-requests", |c| c.policy == Policy::LeastRequests),
             ("--engine threads --threads 3", |c| c.threads == Some(3)),
@@ -128,6 +151,11 @@ mod tests {
             ("--linger-timeout 5", |c| c.timeouts.linger.as_secs() == 5),
             ("--pool-timeout 6", |c| c.timeouts.pool.as_secs() == 6),
             ("--drain-timeout 7", |c| c.timeouts.drain.as_secs() == 7),
+            ("--drain-timeout 10s", |c| c.timeouts.drain.as_secs() == 10),
+            ("--drain-timeout 500ms", |c| c.timeouts.drain.as_millis() == 500),
+            ("--drain-timeout 1.5m", |c| c.timeouts.drain.as_secs() == 90),
+            ("--tunnel-timeout 2h", |c| c.timeouts.tunnel.as_secs() == 7200),
+            ("--active-health-check-interval 0s", |c| c.health.interval.is_none()),
             ("--trust-forwarded none", |c| c.forwarding.trusted.is_empty()),
             ("--trust-forwarded 10.0.0.0/8,::1", |c| c.forwarding.trusted.len() == 2),
             ("--trust-forwarded 10.1.2.3/8 --trust-forwarded ::ffff:1.2.3.4", |c| {
@@ -190,9 +218,45 @@ mod tests {
         }
     }
 
+    /// The default that the help shows, pasted behind the flag, changes nothing.
+    #[test]
+    fn each_default_can_be_given_as_it_is_shown() {
+        let plain = format!("{:?}", config(""));
+        let mut given = 0;
+        for arg in Flags::command().get_arguments() {
+            let Some(flag) = arg.get_long().filter(|_| arg.get_action().takes_values()) else {
+                continue;
+            };
+            let values: Vec<_> =
+                arg.get_default_values().iter().map(|value| value.to_string_lossy()).collect();
+            for shown in [values.join(" "), values.join(",")].iter().filter(|v| !v.is_empty()) {
+                let line = ["-u", "a:80", &format!("--{flag}"), shown].map(OsString::from);
+                match parse(line) {
+                    Ok(Asked::Balance { config, .. }) => {
+                        assert_eq!(format!("{config:?}"), plain, "--{flag} {shown}");
+                    }
+                    other => panic!("--{flag} {shown}: {other:?}"),
+                }
+                given += 1;
+            }
+        }
+        assert!(given > 20, "{given} defaults are shown");
+        let spaced = ["-u", "a:80", "--trust-forwarded", "127.0.0.0/8 ::1/128"];
+        assert!(matches!(parse(spaced.map(OsString::from)), Ok(Asked::Balance { .. })));
+    }
+
     #[test]
     fn help_and_version_are_no_errors() {
-        for line in ["-h", "--help", "--version", "-V", "-u a:80 --help", "demo --help"] {
+        for line in [
+            "-h",
+            "--help",
+            "--version",
+            "-V",
+            "-u a:80 --help",
+            "demo --help",
+            "help",
+            "help demo",
+        ] {
             assert!(matches!(asked(line), Ok(Asked::Tell(_))), "{line}");
         }
     }
@@ -207,7 +271,19 @@ mod tests {
             ("-b", "--bind <ADDR>", "needs a value"),
             ("-b 1.1.1.1:1 -b 1.1.1.1:2", "--bind", "once"),
             ("-u host", "--upstream `host`", "add a port"),
-            ("-u http://a:80", "`http://a:80`", "without a scheme"),
+            ("-u https://a:80", "`https://a:80`", "TLS"),
+            ("-u http://a", "`http://a`", "add a port"),
+            ("-u ftp://a:80", "`ftp://a:80`", "http://"),
+            ("-u http://a:80/app", "`http://a:80/app`", "path"),
+            ("-u http://a:80//", "`http://a:80//`", "path"),
+            ("-u http://a:80?x=1", "`http://a:80?x=1`", "query"),
+            ("-u a:80/", "`a:80/`", "path"),
+            ("-u me:secret@a:80", "`me:secret@a:80`", "user"),
+            ("-u http://me@a:80/", "`http://me@a:80/`", "user"),
+            ("-u a:80,weight=2", "--upstream `weight=2`", "configuration file"),
+            ("-u a:80,backup", "--upstream `backup`", "configuration file"),
+            ("-u a:80,", "--upstream ``", "port"),
+            ("help nothing", "`nothing`", "balancebeam help demo"),
             ("-u a:80 --polizy random", "`--polizy`", "--policy"),
             ("-u a:80 --policy ring", "--policy `ring`", "round-robin, random"),
             ("-u a:80 --policy", "--policy", "round-robin, random"),
@@ -219,13 +295,16 @@ mod tests {
             ("-u a:80 --threads 99999999999999999999999", "`99999999999999999999999`", "1024"),
             ("-u a:80 --head-timeout 0", "--head-timeout `0`", "seconds"),
             ("-u a:80 --head-timeout -1", "--head-timeout `-1`", "seconds"),
-            ("-u a:80 --head-timeout 1e9", "`1e9`", "31536000"),
+            ("-u a:80 --head-timeout 1e9", "`1e9`", "8760h"),
             ("-u a:80 --head-timeout NaN", "`NaN`", "seconds"),
             ("-u a:80 --head-timeout inf", "`inf`", "seconds"),
-            ("-u a:80 --idle-timeout 31536000.1", "`31536000.1`", "31536000"),
+            ("-u a:80 --idle-timeout 31536000.1", "`31536000.1`", "8760h"),
             ("-u a:80 --idle-timeout 0.0000000001", "`0.0000000001`", "seconds"),
             ("-u a:80 --idle-timeout .", "`.`", "seconds"),
-            ("-u a:80 --drain-timeout 10s", "`10s`", "seconds"),
+            ("-u a:80 --drain-timeout 10d", "`10d`", "500ms"),
+            ("-u a:80 --drain-timeout s", "`s`", "500ms"),
+            ("-u a:80 --drain-timeout 8761h", "`8761h`", "8760h"),
+            ("-u a:80 --drain-timeout 1m30s", "`1m30s`", "500ms"),
             ("-u a:80 --active-health-check-interval x", "interval `x`", "0 turns"),
             ("-u a:80 --active-health-check-path up", "path `up`", "/health"),
             ("-u a:80 --active-health-check-host a/b", "host `a/b`", "app.example:8080"),
@@ -244,6 +323,7 @@ mod tests {
             ("-u a:80 --pool-size 1000001", "`1000001`", "from 0 to 1000000"),
             ("-u a:80 --trust-forwarded 10.0.0.0/33", "`10.0.0.0/33`", "10.0.0.0/8"),
             ("-u a:80 --trust-forwarded none,10.0.0.1", "`none`", "alone"),
+            ("-u a:80 --trust-forwarded ::1,,10.0.0.1", "--trust-forwarded ``", "10.0.0.0/8"),
             ("-u a:80 --no-via=1", "--no-via", "no value"),
             ("-u a:80 --max-queue 5", "--max-queue", "--max-in-flight"),
             ("-u a:80 --queue-timeout 5 --max-in-flight 0", "--queue-timeout", "leave out"),

@@ -1,4 +1,4 @@
-//! What a flag's value may look like: seconds, sizes, whole numbers, words, networks.
+//! What a flag's value may look like: upstreams, times, sizes, whole numbers, words, networks.
 //!
 //! Every parser refuses with "`value`: what would be accepted", for `refusal.rs` to put the flag
 //! before.
@@ -8,47 +8,70 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use balancebeam::config::{Authority, BadValue};
 use balancebeam::http1::target;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use ipnet::{IpNet, Ipv4Net};
 
 /// No deadline is longer: past a year, "off" was meant.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+/// The same as it is typed.
+const YEAR: &str = "8760h";
 
-/// A duration that is typed and shown in seconds.
+/// An upstream; one of several, where commas are between them.
+pub fn upstream(text: &str) -> Result<Authority, String> {
+    if text == "backup" || text.starts_with("weight=") {
+        return Err(format!(
+            "`{text}`: weights and backups come with the configuration file, in a later version; \
+             give only host:port, such as 127.0.0.1:8080"
+        ));
+    }
+    text.parse().map_err(|error: BadValue| error.to_string())
+}
+
+/// A duration that is typed with a unit or in seconds, and shown in seconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Seconds(pub Duration);
 
 impl fmt::Display for Seconds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0.as_secs_f64())
+        write!(f, "{}s", self.0.as_secs_f64())
     }
 }
 
 /// Seconds of a deadline: more than none.
 pub fn seconds(text: &str) -> Result<Seconds, String> {
-    let year = Seconds(LONGEST);
-    duration(text)
-        .filter(|duration| !duration.is_zero())
-        .map(Seconds)
-        .ok_or_else(|| format!("`{text}`: give seconds above 0, at most {year}, such as 5 or 0.5"))
+    duration(text).filter(|duration| !duration.is_zero()).map(Seconds).ok_or_else(|| {
+        format!("`{text}`: give a time above 0, at most {YEAR}, such as 500ms, 10s or 1m; a bare number is seconds")
+    })
 }
 
 /// Seconds between two events, or 0 for none at all.
 pub fn seconds_or_off(text: &str) -> Result<Seconds, String> {
-    let year = Seconds(LONGEST);
-    duration(text)
-        .map(Seconds)
-        .ok_or_else(|| format!("`{text}`: give seconds, at most {year}; 0 turns the checks off"))
+    duration(text).map(Seconds).ok_or_else(|| {
+        format!("`{text}`: give a time, at most {YEAR}, such as 500ms, 10s or 1m; a bare number is seconds, 0 turns the checks off")
+    })
 }
 
-/// Digits with at most one point: no sign, no exponent, no `inf`, which `f64` would take.
+/// The units of a time, each with how many make a second, and how many seconds it has. `ms` is
+/// before the units that it ends with.
+const UNITS: [(&str, f64, f64); 4] =
+    [("ms", 1000.0, 1.0), ("s", 1.0, 1.0), ("m", 1.0, 60.0), ("h", 1.0, 3600.0)];
+
+/// Digits with at most one point: no sign, no exponent, no `inf`, which `f64` would take. Perhaps a
+/// unit behind them.
 fn duration(text: &str) -> Option<Duration> {
-    if !text.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
+    let (number, divisor, factor) = UNITS
+        .iter()
+        .find_map(|(unit, divisor, factor)| Some((text.strip_suffix(unit)?, *divisor, *factor)))
+        .unwrap_or((text, 1.0, 1.0));
+    if !number.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
         return None;
     }
-    let seconds: f64 = text.parse().ok()?;
-    Duration::try_from_secs_f64(seconds).ok().filter(|duration| *duration <= LONGEST)
+    let number: f64 = number.parse().ok()?;
+    Duration::try_from_secs_f64(number / divisor * factor)
+        .ok()
+        .filter(|duration| *duration <= LONGEST)
 }
 
 /// A number of bytes, typed and shown with a suffix where one fits.
@@ -184,8 +207,42 @@ impl fmt::Display for Trust {
     }
 }
 
+/// Networks, addresses, or `none`, as they stand behind one flag.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrustList(pub Vec<Trust>);
+
+impl From<Vec<IpNet>> for TrustList {
+    fn from(nets: Vec<IpNet>) -> Self {
+        TrustList(nets.into_iter().map(Trust::Net).collect())
+    }
+}
+
+impl fmt::Display for TrustList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, trust) in self.0.iter().enumerate() {
+            write!(f, "{}{trust}", if i == 0 { "" } else { "," })?;
+        }
+        Ok(())
+    }
+}
+
+/// A list with commas or white space between its entries.
+pub fn trust(text: &str) -> Result<TrustList, String> {
+    let mut list = Vec::new();
+    for part in text.split(',') {
+        let mut words = part.split_whitespace().peekable();
+        if words.peek().is_none() {
+            list.push(trust_one(part)?);
+        }
+        for word in words {
+            list.push(trust_one(word)?);
+        }
+    }
+    Ok(TrustList(list))
+}
+
 /// A network, one address, or `none`.
-pub fn trust(text: &str) -> Result<Trust, String> {
+fn trust_one(text: &str) -> Result<Trust, String> {
     if text == "none" {
         return Ok(Trust::Nobody);
     }
@@ -219,7 +276,9 @@ mod tests {
         for text in ["", "K", "iB", "1iB", "1KB", "-1", "+1", "1.5K", "0x1", "1 K", "é"] {
             assert_eq!(Size::parse(text), None, "{text}");
         }
-        for millis in [1, 500, 1000, 31_536_000_000] {
+        for millis in [1, 3, 500, 1000, 31_536_000_000] {
+            let typed = seconds(&format!("{millis}ms")).unwrap();
+            assert_eq!(typed.0, Duration::from_millis(millis));
             let shown = Seconds(Duration::from_millis(millis));
             assert_eq!(seconds(&shown.to_string()), Ok(shown));
         }
@@ -234,10 +293,24 @@ mod tests {
             ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
             ("::/0", "::/0"),
             ("none", "none"),
+            ("10.0.0.1 , ::1\t10.0.0.2", "10.0.0.1/32,::1/128,10.0.0.2/32"),
+            ("127.0.0.0/8 ::1/128", "127.0.0.0/8,::1/128"),
         ] {
             assert_eq!(trust(text).unwrap().to_string(), shown, "{text}");
         }
-        for text in ["", "all", "10.0.0.0/33", "10.0.0", "::/129", "host", "NONE"] {
+        for text in [
+            "",
+            " ",
+            ",",
+            "::1,",
+            "::1,,::2",
+            "all",
+            "10.0.0.0/33",
+            "10.0.0",
+            "::/129",
+            "host",
+            "NONE",
+        ] {
             assert!(trust(text).is_err(), "{text}");
         }
     }

@@ -113,8 +113,9 @@ impl Session {
     fn record(&mut self, outcome: Outcome, why: &'static str, now: Instant) {
         let Some(exchange) = self.exchange.take() else { return };
         let tally = &self.state.tally;
+        let is_own = exchange.response.is_none() && exchange.status != 101;
         match outcome {
-            Outcome::Finished => tally.finished.add_one(),
+            Outcome::Finished => tally.count_answer(exchange.status, is_own),
             Outcome::Aborted => tally.aborted.add_one(),
             Outcome::ClientGone => tally.client_gone.add_one(),
         }
@@ -122,12 +123,24 @@ impl Session {
             RequestLeg::Body(transfer) => transfer.bytes,
             _ => exchange.request_bytes,
         };
+        let why = if why.is_empty() { exchange.why } else { why };
+        let upstream = exchange.choice.as_ref().map(|c| c.upstream().clone()).or(exchange.done_by);
+        let is_error = match outcome {
+            Outcome::Finished => is_own && matches!(exchange.status, 502..=504),
+            Outcome::Aborted => true,
+            Outcome::ClientGone => false,
+        };
+        // Those that are turned away, and those that found no room, are told of elsewhere.
+        if is_error && !exchange.is_told && !self.turned_away {
+            let is_aborted = outcome == Outcome::Aborted;
+            self.state.errors.count(upstream.as_ref(), exchange.status, is_aborted, why, now);
+        }
         self.report = Some(Record {
             client: exchange.client,
             outcome,
             status: if exchange.status == 0 { 499 } else { exchange.status },
-            why: if why.is_empty() { exchange.why } else { why },
-            upstream: exchange.choice.as_ref().map(|c| c.upstream().clone()).or(exchange.done_by),
+            why,
+            upstream,
             attempts: exchange.attempts,
             request_bytes: bytes_of_leg(&self.request_leg),
             response_bytes: match &self.response_leg {

@@ -310,6 +310,7 @@ impl Session {
     pub(super) fn overloaded(&mut self, why: &'static str, now: Instant) {
         self.state.tally.shed.add_one();
         self.state.upstreams.tell_of_overload(why, now);
+        self.exchange.iter_mut().for_each(|exchange| exchange.is_told = true);
         self.answer(Reject::with(503, why), Some(RETRY_AFTER_OVERLOAD));
     }
 

@@ -18,6 +18,7 @@ each_engine!(beside_others:
     an_interrupt_is_a_shutdown_too,
     a_balancer_without_work_ends_at_once,
     a_second_signal_ends_at_once,
+    signals_without_a_meaning_are_ignored_with_a_line_in_the_log,
     a_drain_ends_at_its_timeout_and_says_what_it_cut,
     a_drain_ends_although_every_place_is_taken,
     a_drain_serves_those_who_wait_in_the_queue,
@@ -36,19 +37,16 @@ fn wait_until_refused(balancer: &Balancer) {
     until(PATIENCE, "new connections are refused", is_refused);
 }
 
-/// The numbers in the line in which the balancer tells how its drain ended: finished, then cut.
+/// What the balancer tells of how its drain ended: finished, then cut.
 fn drained(balancer: &Balancer) -> [usize; 2] {
     let log = balancer.log();
-    let told = |line: &&String| line.contains("finished") && line.contains("cut");
+    let told = |line: &&String| line.contains("finished=") && line.contains("cut=");
     let line = log.iter().rfind(told).unwrap_or_else(|| panic!("no line tells it: {log:?}"));
-    let message = line.split_once("] ").map_or(line.as_str(), |(_, message)| message);
-    let numbers: Vec<usize> = message
-        .split(|c: char| !c.is_ascii_digit())
-        .filter_map(|digits| digits.parse().ok())
-        .collect();
-    let (finished, cut) = (message.find("finished"), message.find("cut"));
-    assert!(finished < cut && numbers.len() >= 2, "finished comes before cut in {line:?}");
-    [numbers[0], numbers[1]]
+    let number = |name: &str| {
+        let word = line.split(' ').find_map(|word| word.strip_prefix(name));
+        word.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("{name} in {line}"))
+    };
+    [number("finished="), number("cut=")]
 }
 
 /// Requests over one kept connection until it ends. Returns how many were answered in full.
@@ -159,6 +157,25 @@ fn a_second_signal_ends_at_once(engine: &str) {
     assert!(!status.success(), "what was cut is not a success");
     assert!(matches!(answer.join().unwrap(), Err(Lost::BeforeAnyByte)));
     assert_eq!(echo.requests(), 1);
+}
+
+fn signals_without_a_meaning_are_ignored_with_a_line_in_the_log(engine: &str) {
+    let echo = Echo::start();
+    let mut balancer = Balancer::start(engine, &[&echo], &[]);
+    let answer = in_background(&balancer, "/slow/500");
+    until(PATIENCE, "the request is in flight", || echo.waiting() == 1);
+    for (signal, words) in [
+        (Signal::HUP, ["SIGHUP ignored", "configuration"]),
+        (Signal::USR1, ["SIGUSR1 ignored", "no action"]),
+        (Signal::USR2, ["SIGUSR2 ignored", "no action"]),
+    ] {
+        balancer.signal(signal);
+        balancer.expect_logged(&words, 1);
+    }
+    assert_eq!(answer.join().unwrap().expect("it was in flight").status, 200);
+    assert!(balancer.is_running());
+    balancer.signal(Signal::TERM);
+    assert_eq!(balancer.wait(PATIENCE).code(), Some(0));
 }
 
 fn a_drain_ends_at_its_timeout_and_says_what_it_cut(engine: &str) {

@@ -35,7 +35,7 @@ fn an_address_that_cannot_be_used_is_a_usage_error_in_one_line() {
         ("nonsense", "127.0.0.1:8080", "nonsense"),
         ("127.0.0.1:65536", "127.0.0.1:8080", "127.0.0.1:65536"),
         ("127.0.0.1:0", "127.0.0.1", "127.0.0.1"),
-        ("127.0.0.1:0", "http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+        ("127.0.0.1:0", "http://127.0.0.1:8080/app", "http://127.0.0.1:8080/app"),
         ("127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"),
         ("127.0.0.1:0", "", "--upstream"),
     ] {
@@ -87,10 +87,25 @@ fn help_and_version_are_printed() {
     ] {
         assert!(help.contains(flag), "--help tells of {flag}:\n{help}");
     }
+    assert_eq!(run_to_end(&["help"]).stdout, run_to_end(&["--help"]).stdout);
+    assert_eq!(run_to_end(&["help", "demo"]).stdout, run_to_end(&["demo", "--help"]).stdout);
     let version = run_to_end(&["--version"]);
     assert_eq!(version.status.code(), Some(0));
     let version = String::from_utf8_lossy(&version.stdout).into_owned();
     assert_eq!(version.trim(), concat!("balancebeam ", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn more_connections_than_the_descriptors_allow_are_one_warning_at_the_start() {
+    let _turn = beside_others();
+    let echo = Echo::start();
+    for (most, warnings) in [("1000", 1), ("100", 0)] {
+        let flags = ["--max-connections", most];
+        let balancer = Balancer::start_with_descriptors(256, "threads", &echo, &flags);
+        assert_eq!(super::client::get(&balancer.url("/")).0, 200);
+        let words = ["WARN", "max_connections=1000", "descriptor_limit=256", "ulimit -n"];
+        balancer.expect_logged(&words, warnings);
+    }
 }
 
 #[test]

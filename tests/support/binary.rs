@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -103,6 +104,16 @@ impl Balancer {
         self.stderr.lines()
     }
 
+    /// Stops reading its log, as a log reader that hangs does.
+    pub fn stop_reading(&self) {
+        self.stderr.is_stopped.store(true, Ordering::SeqCst);
+    }
+
+    /// Reads its log again.
+    pub fn read_again(&self) {
+        self.stderr.is_stopped.store(false, Ordering::SeqCst);
+    }
+
     /// Waits until that many log lines hold all of `words`; more of them are as wrong as fewer.
     pub fn expect_logged(&self, words: &[&str], times: usize) {
         let holds = |line: &&String| words.iter().all(|word| line.contains(word));
@@ -143,6 +154,7 @@ impl Drop for Balancer {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        self.read_again();
         if std::thread::panicking() {
             self.stderr.finish_soon();
             eprintln!("the balancer said:\n{}", self.stderr.text());
@@ -195,6 +207,7 @@ fn told(line: &str) -> Option<SocketAddr> {
 /// Reads lines from a pipe in a thread, so that the child never blocks on it, and keeps the first.
 struct Listener {
     lines: Arc<Mutex<Vec<String>>>,
+    is_stopped: Arc<AtomicBool>,
     reader: JoinHandle<()>,
 }
 
@@ -202,15 +215,20 @@ impl Listener {
     fn new(pipe: Option<impl Read + Send + 'static>) -> Self {
         let lines: Arc<Mutex<Vec<String>>> = Arc::default();
         let kept = lines.clone();
+        let is_stopped = Arc::new(AtomicBool::new(false));
+        let stopped = is_stopped.clone();
         let reader = std::thread::spawn(move || {
             for line in BufReader::new(pipe.expect("it is piped")).lines().map_while(Result::ok) {
+                while stopped.load(Ordering::SeqCst) {
+                    std::thread::sleep(Duration::from_millis(2));
+                }
                 let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
                 if kept.len() < KEPT_LINES {
                     kept.push(line);
                 }
             }
         });
-        Listener { lines, reader }
+        Listener { lines, is_stopped, reader }
     }
 
     fn lines(&self) -> Vec<String> {
