@@ -296,7 +296,7 @@ fn an_upstream_that_talks_unasked_gets_a_connection_a_request(engine: EngineKind
 /// Lets connections be idle that long, which nobody is told.
 const PATIENCE_OF_UPSTREAM: Duration = Duration::from_millis(1_200);
 
-// Rule 48
+// Rule 39
 fn what_must_not_be_sent_twice_takes_no_connection_that_may_be_closed_soon(engine: EngineKind) {
     let upstream = Upstream::new(|peer| {
         let mut idle_since = None::<Instant>;
@@ -319,7 +319,7 @@ fn what_must_not_be_sent_twice_takes_no_connection_that_may_be_closed_soon(engin
     assert_eq!(upstream.deliveries(), 3, "each once");
 }
 
-// Rule 48
+// Rule 39
 fn an_upstreams_keep_alive_is_believed(engine: EngineKind) {
     let upstream = Upstream::answering(&response("200 OK", "Keep-Alive: max=9, timeout=3\r\n", ""));
     let balancer = Balancer::start(engine, &[upstream.address()]);
@@ -334,7 +334,7 @@ fn an_upstreams_keep_alive_is_believed(engine: EngineKind) {
     upstream.wait_until("the old one is closed", |log| log.closed == 1);
 }
 
-// Rule 48
+// Rule 39
 fn an_end_of_an_idle_connection_teaches_the_upstreams_limit(engine: EngineKind) {
     let upstream = Upstream::new(|peer| {
         if peer.number > 0 {
