@@ -95,7 +95,7 @@ impl Driver<'_> {
                 );
             }
             Next::Connect { pooled, .. } => {
-                let reused = pooled && self.is_pooled;
+                let reused = pooled.is_some() && self.is_pooled;
                 if !reused {
                     self.seen.connections.push(Vec::new());
                     self.answered = 0;

@@ -123,7 +123,7 @@ impl World {
                 }
                 Next::Connect { pooled, .. } => {
                     assert!(self.link == Link::None, "there is a connection already");
-                    self.link = Link::Connecting { pooled };
+                    self.link = Link::Connecting { pooled: pooled.is_some() };
                     self.reached.served_in_turn += usize::from(self.is_queued);
                     self.is_queued = false;
                     self.forget_upstream();

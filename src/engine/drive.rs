@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::pipe::Pipe;
 use super::wire::Heard;
@@ -52,8 +52,9 @@ pub trait Hands {
     /// An empty pipe, if there is one.
     fn pipe(&mut self) -> Option<Pipe>;
 
-    /// Takes an idle connection on which neither a byte nor an end is waiting.
-    fn take_idle(&mut self, id: UpstreamId, now: Instant) -> Option<Self::Line>;
+    /// Takes a connection that has been idle for `most` at the longest, on which neither a byte nor
+    /// an end is waiting.
+    fn take_idle(&mut self, id: UpstreamId, most: Duration, now: Instant) -> Option<Self::Line>;
     /// Begins to connect. Also says whether it is connected already.
     fn dial(&mut self, id: UpstreamId, address: SocketAddr) -> io::Result<(Self::Line, bool)>;
     /// How connecting ended; `None` if it has not.
@@ -371,10 +372,10 @@ impl<L> Awake<L> {
         &mut self,
         hands: &mut H,
         to: Arc<Upstream>,
-        pooled: bool,
+        pooled: Option<Duration>,
         now: Instant,
     ) {
-        let idle = if pooled { hands.take_idle(to.id(), now) } else { None };
+        let idle = pooled.and_then(|most| hands.take_idle(to.id(), most, now));
         match idle {
             Some(line) => {
                 self.upstream = Attached::Open(line);

@@ -97,7 +97,7 @@ impl Hands for Hand {
         if self.has_tiny_pipes { Some(self.pipes.tiny()) } else { self.pipes.take() }
     }
 
-    fn take_idle(&mut self, _: UpstreamId, _: Instant) -> Option<Wire> {
+    fn take_idle(&mut self, _: UpstreamId, _: Duration, _: Instant) -> Option<Wire> {
         None
     }
 

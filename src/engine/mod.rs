@@ -21,10 +21,12 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
 
 use crate::state::ProxyState;
-use crate::upstream::UpstreamId;
+use crate::upstream::{Upstream, UpstreamId};
 use gate::Pass;
+use wire::Heard;
 
 pub mod accept;
 mod drive;
@@ -59,6 +61,30 @@ pub trait Engine: Send + Sync {
     fn wake_all(&self);
     /// Ends everything that is still open. Returns the number of exchanges that were under way.
     fn end(&self) -> usize;
+}
+
+/// When an end was looked for that has been found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum At {
+    /// When an event told of it.
+    Once,
+    /// Later: before the connection was used or closed.
+    SomeTime,
+}
+
+/// An idle connection to an upstream was looked at, after it was idle for so long.
+fn heard_of_idle(upstream: &Upstream, heard: Heard, (idle, at): (Duration, At), now: Instant) {
+    match heard {
+        Heard::Nothing => upstream.idle_limit.lived(idle),
+        Heard::End => upstream.idle_limit.ended(idle, at == At::Once),
+        Heard::Bytes => upstream.distrust(now),
+    }
+}
+
+/// The longest that an idle connection to an upstream is kept.
+fn most_kept(state: &ProxyState, id: UpstreamId) -> Duration {
+    let upstream = state.upstreams.all().get(id.0);
+    upstream.map_or(Duration::MAX, |upstream| upstream.idle_limit.most_kept())
 }
 
 /// Says that the system refuses what a connection to an upstream needs.

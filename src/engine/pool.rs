@@ -39,12 +39,12 @@ impl<C> Pool<C> {
         Pool { kept: self.kept.clone(), ..Pool::new(upstreams, self.most, self.oldest) }
     }
 
-    /// Keeps a connection; if there is no room, one that cannot be kept comes back: the oldest to
+    /// Keeps a connection that is idle since then; if there is no room, one that cannot be kept comes back: the oldest to
     /// the same upstream, or this one. `keeping` runs before anybody else can take it.
     pub fn put(
         &self,
         id: UpstreamId,
-        now: Instant,
+        since: Instant,
         connection: C,
         keeping: impl FnOnce(&C),
     ) -> Option<C> {
@@ -59,48 +59,69 @@ impl<C> Pool<C> {
         }
         let evicted = is_full.then(|| shelf.remove(0).1);
         keeping(&connection);
-        shelf.push((now, connection));
+        // At the end, unless it was looked at meanwhile.
+        let place = shelf.iter().rposition(|(other, _)| *other <= since).map_or(0, |at| at + 1);
+        shelf.insert(place, (since, connection));
         if evicted.is_none() {
             shelves.count += 1;
         }
         evicted
     }
 
-    /// Takes the connection to an upstream that was used last. `taking` runs before anything that
-    /// is heard of it can be taken for news of an idle one.
-    pub fn take(&self, id: UpstreamId, now: Instant, taking: impl FnOnce(&C)) -> Option<C> {
+    /// Takes the connection to an upstream that was used last, if it has been idle for `most` at
+    /// the longest, and tells for how long it has. `taking` runs before anything that is heard of it
+    /// can be taken for news of an idle one.
+    pub fn take(
+        &self,
+        id: UpstreamId,
+        most: Duration,
+        now: Instant,
+        taking: impl FnOnce(&C),
+    ) -> Option<(C, Duration)> {
         let mut shelves = self.shelves.lock();
         let shelf = shelves.shelves.get_mut(id.0)?;
         let (since, _) = shelf.last()?;
-        if now.saturating_duration_since(*since) > self.oldest {
+        let idle = now.saturating_duration_since(*since);
+        if idle > self.oldest.min(most) {
             return None; // and so are all others; the next sweep finds them
         }
         let (_, connection) = shelf.pop()?;
         shelves.count -= 1;
         self.kept.fetch_sub(1, Ordering::AcqRel);
         taking(&connection);
-        Some(connection)
+        Some((connection, idle))
     }
 
-    /// Removes the idle connection to an upstream of which `is_meant` is true.
-    pub fn remove(&self, id: UpstreamId, is_meant: impl Fn(&C) -> bool) -> Option<C> {
+    /// Removes the idle connection to an upstream of which `is_meant` is true, and tells since when
+    /// it was idle.
+    pub fn remove(&self, id: UpstreamId, is_meant: impl Fn(&C) -> bool) -> Option<(C, Instant)> {
         let mut shelves = self.shelves.lock();
         let shelf = shelves.shelves.get_mut(id.0)?;
         let index = shelf.iter().position(|(_, connection)| is_meant(connection))?;
-        let (_, connection) = shelf.remove(index);
+        let (since, connection) = shelf.remove(index);
         shelves.count -= 1;
         self.kept.fetch_sub(1, Ordering::AcqRel);
-        Some(connection)
+        Some((connection, since))
     }
 
-    /// Removes those that have been idle for too long.
-    pub fn sweep(&self, now: Instant) -> Vec<C> {
+    /// Removes those that have been idle for too long, or for longer than is kept of their
+    /// upstream, and tells for how long they were.
+    pub fn sweep(
+        &self,
+        now: Instant,
+        most_kept: impl Fn(UpstreamId) -> Duration,
+    ) -> Vec<(C, Duration)> {
         let mut shelves = self.shelves.lock();
         let mut removed = Vec::new();
-        for shelf in &mut shelves.shelves {
-            let is_old = |since: Instant| now.saturating_duration_since(since) > self.oldest;
-            let old = shelf.iter().take_while(|(since, _)| is_old(*since)).count();
-            removed.extend(shelf.drain(..old).map(|(_, connection)| connection));
+        let idle = |since: Instant| now.saturating_duration_since(since);
+        for (id, shelf) in shelves.shelves.iter_mut().enumerate() {
+            let Some((oldest, _)) = shelf.first() else { continue };
+            let most = self.oldest.min(most_kept(UpstreamId(id)));
+            if idle(*oldest) > most {
+                let old = shelf.iter().take_while(|(since, _)| idle(*since) > most).count();
+                let old = shelf.drain(..old);
+                removed.extend(old.map(|(since, connection)| (connection, idle(since))));
+            }
         }
         shelves.count -= removed.len();
         self.kept.fetch_sub(removed.len(), Ordering::AcqRel);
@@ -119,6 +140,41 @@ mod tests {
 
     const A: UpstreamId = UpstreamId(0);
     const B: UpstreamId = UpstreamId(1);
+    const ANY: Duration = Duration::MAX;
+
+    fn taken(pool: &Pool<u8>, id: UpstreamId, now: Instant) -> Option<u8> {
+        pool.take(id, ANY, now, |_| ()).map(|(connection, _)| connection)
+    }
+
+    #[test]
+    fn what_an_upstream_may_close_soon_is_neither_taken_nor_kept() {
+        let now = Instant::now();
+        let secs = Duration::from_secs;
+        let pool = Pool::new(2, 10, secs(50));
+        for (id, connection) in [(A, 1), (B, 2), (A, 3)] {
+            pool.put(id, now + secs(connection.into()), connection, |_| ());
+        }
+        let later = now + secs(9);
+        assert_eq!(pool.take(A, secs(5), later, |_| ()), None);
+        assert_eq!(pool.take(A, secs(6), later, |_| ()), Some((3, secs(6))));
+        let removed = pool.sweep(later, |id| if id == A { secs(5) } else { ANY });
+        assert_eq!(removed, [(1, secs(8))]);
+        assert_eq!(taken(&pool, B, later), Some(2));
+    }
+
+    #[test]
+    fn one_that_was_looked_at_is_as_old_as_before() {
+        let now = Instant::now();
+        let pool = Pool::new(1, 10, Duration::from_secs(50));
+        for after in [0, 1, 2] {
+            pool.put(A, now + Duration::from_secs(after), after as u8, |_| ());
+        }
+        let (connection, since) = pool.remove(A, |&c| c == 1).expect("it is there");
+        assert_eq!(pool.put(A, since, connection, |_| ()), None);
+        for expected in [2, 1, 0] {
+            assert_eq!(taken(&pool, A, now), Some(expected));
+        }
+    }
 
     #[test]
     fn the_newest_is_taken_first_and_only_for_its_upstream() {
@@ -127,10 +183,10 @@ mod tests {
         for connection in [1, 2] {
             assert_eq!(pool.put(A, now, connection, |_| ()), None);
         }
-        assert_eq!(pool.take(B, now, |_| ()), None);
-        assert_eq!(pool.take(A, now, |_| ()), Some(2));
-        assert_eq!(pool.take(A, now, |_| ()), Some(1));
-        assert_eq!(pool.take(A, now, |_| ()), None);
+        assert_eq!(taken(&pool, B, now), None);
+        assert_eq!(taken(&pool, A, now), Some(2));
+        assert_eq!(taken(&pool, A, now), Some(1));
+        assert_eq!(taken(&pool, A, now), None);
     }
 
     #[test]
@@ -153,9 +209,9 @@ mod tests {
         assert_eq!(beside.put(A, now, 2, |_| ()), None);
         assert_eq!(beside.put(B, now, 3, |_| ()), Some(3), "there is no room");
         assert_eq!(beside.put(A, now, 4, |_| ()), Some(2), "the oldest of the same upstream");
-        assert_eq!(pool.take(A, now, |_| ()), Some(1));
+        assert_eq!(taken(&pool, A, now), Some(1));
         assert_eq!(beside.put(B, now, 5, |_| ()), None);
-        assert_eq!(beside.sweep(now + Duration::from_secs(51)).len(), 2);
+        assert_eq!(beside.sweep(now + Duration::from_secs(51), |_| ANY).len(), 2);
         assert_eq!(pool.put(A, now, 6, |_| ()), None);
         assert_eq!(pool.put(A, now, 7, |_| ()), None);
     }
@@ -167,10 +223,10 @@ mod tests {
         let pool = Pool::new(2, 10, Duration::from_secs(50));
         pool.put(A, now, 1, |_| ());
         pool.put(B, later, 2, |_| ());
-        assert_eq!(pool.take(A, later, |_| ()), None);
-        assert_eq!(pool.sweep(later), [1]);
+        assert_eq!(taken(&pool, A, later), None);
+        assert_eq!(pool.sweep(later, |_| ANY), [(1, Duration::from_secs(51))]);
         assert_eq!(pool.remove(A, |&c| c == 2), None);
-        assert_eq!(pool.remove(B, |&c| c == 2), Some(2));
+        assert_eq!(pool.remove(B, |&c| c == 2), Some((2, later)));
         assert!(pool.is_empty());
     }
 }

@@ -22,7 +22,6 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::Notify;
 use tokio::time::Sleep;
 
-use super::Engine;
 use super::drive::{Hands, Turn};
 use super::gate::Pass;
 use super::life::{Connection, Spares};
@@ -30,6 +29,7 @@ use super::pipe::{Pipe, Pipes};
 use super::pool::Pool;
 use super::slab::Slab;
 use super::wire::{self, Heard};
+use super::{At, Engine};
 use crate::background::Seldom;
 use crate::lock::Lock;
 use crate::session::{Direction, Side};
@@ -174,7 +174,7 @@ impl Tasks {
             runtime.spawn(async move {
                 loop {
                     tokio::time::sleep(SWEEP_INTERVAL).await;
-                    drop(hub.shelf(core).idle.sweep(Instant::now()));
+                    hub.sweep(core, Instant::now());
                 }
             });
             // Tasks that are left then end with the runtime.
@@ -313,13 +313,13 @@ impl Hub {
 
     /// An idle connection of this core; if there is none, one of another core, which then belongs to
     /// this one.
-    fn take_idle(&self, core: Core, id: UpstreamId, now: Instant) -> Option<Line> {
+    fn take_idle(&self, core: Core, id: UpstreamId, most: Duration, now: Instant) -> Option<Line> {
         let cores = self.shelves.len();
         (core.index()..core.index() + cores).find_map(|shelf| {
             let Shelf { idle, .. } = &self.shelves[shelf % cores];
             // Every look takes one out, so it ends.
-            let line = std::iter::from_fn(|| idle.take(id, now, |_| ()))
-                .find(|line| self.is_quiet(line, now))?;
+            let (line, _) = std::iter::from_fn(|| idle.take(id, most, now, |_| ()))
+                .find(|(line, idle)| self.is_quiet(line, *idle, now))?;
             if shelf == core.index() {
                 return Some(line);
             }
@@ -379,8 +379,16 @@ impl Hub {
         Poll::Ready(())
     }
 
-    /// Whether a connection that nobody uses can be used.
-    fn is_quiet(&self, line: &Line, now: Instant) -> bool {
+    /// Closes idle connections of a core that are too old.
+    fn sweep(&self, core: Core, now: Instant) {
+        let most_kept = |id| super::most_kept(&self.state, id);
+        for (line, idle) in self.shelf(core).idle.sweep(now, most_kept) {
+            self.is_quiet(&line, idle, now);
+        }
+    }
+
+    /// Whether a connection that nobody uses, and that was idle for so long, can be used.
+    fn is_quiet(&self, line: &Line, idle: Duration, now: Instant) -> bool {
         let mut heard = None;
         // Asked this way, tokio learns that there is nothing to read.
         let stream = line.stream();
@@ -390,10 +398,8 @@ impl Hub {
                 Heard::End | Heard::Bytes => Ok(()),
             });
         let heard = heard.unwrap_or_else(|| wire::listen_in(stream));
-        if heard == Heard::Bytes
-            && let Some(upstream) = self.state.upstreams.all().get(line.upstream.0)
-        {
-            upstream.distrust(now);
+        if let Some(upstream) = self.state.upstreams.all().get(line.upstream.0) {
+            super::heard_of_idle(upstream, heard, (idle, At::SomeTime), now);
         }
         heard == Heard::Nothing
     }
@@ -519,8 +525,8 @@ impl Hands for Hand<'_, '_> {
         self.hub.pipes.take()
     }
 
-    fn take_idle(&mut self, id: UpstreamId, now: Instant) -> Option<Line> {
-        self.hub.take_idle(self.core, id, now)
+    fn take_idle(&mut self, id: UpstreamId, most: Duration, now: Instant) -> Option<Line> {
+        self.hub.take_idle(self.core, id, most, now)
     }
 
     fn dial(&mut self, upstream: UpstreamId, address: SocketAddr) -> io::Result<(Line, bool)> {

@@ -16,7 +16,6 @@ use std::time::{Duration, Instant};
 
 use threadpool::ThreadPool;
 
-use super::Engine;
 use super::drive::{Attached, Awake, Hands, Turn};
 use super::gate::Pass;
 use super::life::{Connection, Spares};
@@ -30,6 +29,7 @@ use super::waiting_room::{
 use super::wheel::{Tick, Wheel};
 use super::wire::{self, Heard, Socket};
 use super::woken::Woken;
+use super::{At, Engine};
 use crate::background::Seldom;
 use crate::lock::Lock;
 use crate::session::{Direction, Side};
@@ -256,8 +256,9 @@ impl Shared {
             let seat = match user {
                 User::Session(seat) => seat,
                 User::Nobody(upstream) => {
-                    if let Some(line) = self.idle.remove(upstream, |line| line.key == key) {
-                        return self.look_at_idle(line, now);
+                    let is_meant = |line: &Line| line.key == key;
+                    if let Some((line, since)) = self.idle.remove(upstream, is_meant) {
+                        return self.look_at_idle(line, since, now);
                     }
                     // Somebody else is between taking it and saying so.
                     std::thread::yield_now();
@@ -278,19 +279,18 @@ impl Shared {
 
     /// There were news of an idle connection, perhaps old ones. If it has ended, or talks without
     /// being asked, nobody may use it again.
-    fn look_at_idle(&self, mut line: Line, now: Instant) {
-        if self.is_quiet(&mut line, now) {
-            self.lay_by(line, now);
+    fn look_at_idle(&self, mut line: Line, since: Instant, now: Instant) {
+        let idle = now.saturating_duration_since(since);
+        if self.is_quiet(&mut line, (idle, At::Once), now) {
+            self.lay_by(line, since);
         }
     }
 
-    /// Whether a connection that nobody uses can be used.
-    fn is_quiet(&self, line: &mut Line, now: Instant) -> bool {
+    /// Whether a connection that nobody uses, and that is looked at after so long, can be used.
+    fn is_quiet(&self, line: &mut Line, looked: (Duration, At), now: Instant) -> bool {
         let heard = line.socket.listen_in();
-        if heard == Heard::Bytes
-            && let Some(upstream) = self.state.upstreams.all().get(line.upstream.0)
-        {
-            upstream.distrust(now);
+        if let Some(upstream) = self.state.upstreams.all().get(line.upstream.0) {
+            super::heard_of_idle(upstream, heard, looked, now);
         }
         heard == Heard::Nothing
     }
@@ -379,11 +379,18 @@ impl Shared {
     }
 
     /// Takes an idle connection to an upstream, for the session `user`.
-    fn take_idle(&self, upstream: UpstreamId, user: Key, now: Instant) -> Option<Line> {
+    fn take_idle(
+        &self,
+        upstream: UpstreamId,
+        most: Duration,
+        user: Key,
+        now: Instant,
+    ) -> Option<Line> {
         // Every look takes one out, so it ends.
         loop {
-            let mut line = self.idle.take(upstream, now, |line| line.set_used_by(user))?;
-            if self.is_quiet(&mut line, now) {
+            let taking = |line: &Line| line.set_used_by(user);
+            let (mut line, idle) = self.idle.take(upstream, most, now, taking)?;
+            if self.is_quiet(&mut line, (idle, At::SomeTime), now) {
                 return Some(line);
             }
         }
@@ -396,7 +403,8 @@ impl Shared {
         loop {
             // News that have come for the user since it looked are about what is idle from now on.
             let news = seat.take_upstream_news();
-            if (news != 0 || line.socket.has_ended()) && !self.is_quiet(&mut line, now) {
+            let must_look = news != 0 || line.socket.has_ended();
+            if must_look && !self.is_quiet(&mut line, (Duration::ZERO, At::Once), now) {
                 return;
             }
             self.lay_by(line, now);
@@ -405,7 +413,7 @@ impl Shared {
             }
             // More have come before it was idle, so whoever brought them did not look here.
             match self.idle.remove(upstream, |line| line.key == key) {
-                Some(removed) => line = removed,
+                Some((removed, _)) => line = removed,
                 None => break,
             }
         }
@@ -414,14 +422,17 @@ impl Shared {
         }
     }
 
-    /// Puts a connection into the pool.
-    fn lay_by(&self, line: Line, now: Instant) {
-        drop(self.idle.put(line.upstream, now, line, Line::set_idle));
+    /// Puts a connection into the pool that is idle since then.
+    fn lay_by(&self, line: Line, since: Instant) {
+        drop(self.idle.put(line.upstream, since, line, Line::set_idle));
     }
 
     /// Closes idle connections that are too old, and comes again while there are others.
     fn sweep(&self, now: Instant) {
-        drop(self.idle.sweep(now));
+        let most_kept = |id| super::most_kept(&self.state, id);
+        for (mut line, idle) in self.idle.sweep(now, most_kept) {
+            self.is_quiet(&mut line, (idle, At::SomeTime), now);
+        }
         self.is_sweeping.store(false, Ordering::Release);
         if !self.idle.is_empty() && !self.is_sweeping.swap(true, Ordering::AcqRel) {
             self.wheel.insert(self.wheel.tick_at(now + SWEEP_INTERVAL, now), Due::Sweep);
@@ -490,8 +501,8 @@ impl Hands for Hand<'_> {
         self.shared.pipes.take()
     }
 
-    fn take_idle(&mut self, id: UpstreamId, now: Instant) -> Option<Line> {
-        self.shared.take_idle(id, self.key, now)
+    fn take_idle(&mut self, id: UpstreamId, most: Duration, now: Instant) -> Option<Line> {
+        self.shared.take_idle(id, most, self.key, now)
     }
 
     fn dial(&mut self, id: UpstreamId, address: SocketAddr) -> io::Result<(Line, bool)> {

@@ -18,7 +18,7 @@ mod splice;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::buffer::Buffer;
 use crate::http1::head::Search;
@@ -67,9 +67,9 @@ pub enum Next {
     Connect {
         /// Where to.
         to: Arc<Upstream>,
-        /// Whether an idle one from the pool will do, on which neither a byte nor an end is
-        /// waiting. If not, or if there is none, it has to be a new one.
-        pooled: bool,
+        /// The longest that one from the pool may have been idle, on which neither a byte nor an
+        /// end is waiting. `None`, or if there is none: it has to be a new one.
+        pooled: Option<Duration>,
     },
     /// Every upstream is busy. Wake this session by the ticket when one has room for it. Then
     /// `Transfer` until that is so.
@@ -262,7 +262,7 @@ pub struct Session {
     /// What the driver has to be told, in this order.
     release: Option<bool>,
     report: Option<Record>,
-    connect: Option<(Arc<Upstream>, bool)>,
+    connect: Option<(Arc<Upstream>, Option<Duration>)>,
     /// Whether the driver knows the place in the queue, if there is one.
     is_queue_told: bool,
     /// What is waited for, and since when.

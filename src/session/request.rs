@@ -325,6 +325,8 @@ impl Session {
         exchange.wrote = false;
         (exchange.response_began, exchange.spoke_first) = (false, false);
         exchange.interim_at = None;
+        let is_idempotent = exchange.request.method.is_idempotent();
+        let pooled = pooled.then(|| choice.upstream().idle_limit.most_idle(is_idempotent));
         self.connect = Some((choice.upstream().clone(), pooled));
         exchange.choice = Some(choice);
         self.link = Link::Connecting;

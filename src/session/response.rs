@@ -7,6 +7,7 @@ use super::retry::Failure;
 use super::{FIRST_READ, Link, Session};
 use crate::buffer::Buffer;
 use crate::http1::body::{Decoder, Encoder, Flow, Transfer};
+use crate::http1::fields::Name;
 use crate::http1::head::{self, HeadLimits, ResponseHead, Search};
 use crate::http1::rewrite::{self, ResponseRules, TrailerRules};
 use crate::http1::{BadBody, BadResponse, Framing, Version};
@@ -104,6 +105,12 @@ impl Session {
                 return self.upstream_failed(Failure::Malformed(why), now);
             }
         };
+        if head.fields.has(Name::KeepAlive)
+            && let Some(choice) = &exchange.choice
+        {
+            let said = head.fields.values(Name::KeepAlive);
+            said.for_each(|value| choice.upstream().idle_limit.told(value));
+        }
         let mut rules = ResponseRules {
             framing: Framing::Empty,
             method: request.method,

@@ -8,6 +8,7 @@
 pub mod balance;
 mod condition;
 pub mod health;
+pub mod idle_limit;
 mod one;
 pub mod queue;
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::condition::Condition;
 use super::health::Seen;
+use super::idle_limit::IdleLimit;
 use super::queue::Queue;
 use crate::config::Authority;
 use crate::lock::Lock;
@@ -41,6 +42,8 @@ pub struct Upstream {
     pub(super) is_doubted: AtomicBool,
     /// Whether its connections may not be used again for a while; spares the lock when they may.
     is_distrusted: AtomicBool,
+    /// How long it lets connections be idle.
+    pub idle_limit: IdleLimit,
     pub(super) condition: Lock<Condition>,
 }
 
@@ -73,6 +76,7 @@ impl Upstream {
             turns: AtomicU32::new(0),
             is_doubted: AtomicBool::new(false),
             is_distrusted: AtomicBool::new(false),
+            idle_limit: IdleLimit::default(),
             condition: Lock::default(),
         }
     }

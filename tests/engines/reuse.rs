@@ -20,6 +20,9 @@ on_each_engine! {
     nothing_is_sent_again_after_an_interim_answer,
     many_closed_connections_in_the_pool_cost_nobody_anything,
     an_upstream_that_talks_unasked_gets_a_connection_a_request,
+    what_must_not_be_sent_twice_takes_no_connection_that_may_be_closed_soon,
+    an_upstreams_keep_alive_is_believed,
+    an_end_of_an_idle_connection_teaches_the_upstreams_limit,
 }
 
 /// Lines of both kinds of requests.
@@ -288,4 +291,68 @@ fn an_upstream_that_talks_unasked_gets_a_connection_a_request(engine: EngineKind
         }
         assert_eq!((upstream.connections(), upstream.deliveries()), (4, 4));
     }
+}
+
+/// Lets connections be idle that long, which nobody is told.
+const PATIENCE_OF_UPSTREAM: Duration = Duration::from_millis(1_200);
+
+// Rule 39
+fn what_must_not_be_sent_twice_takes_no_connection_that_may_be_closed_soon(engine: EngineKind) {
+    let upstream = Upstream::new(|peer| {
+        let mut idle_since = None::<Instant>;
+        while let Some(request) = peer.next_request() {
+            // It has just decided to close, and the request comes too late.
+            if idle_since.is_some_and(|since| since.elapsed() > PATIENCE_OF_UPSTREAM) {
+                return peer.close_by_reset();
+            }
+            peer.send(&echo_of(&request));
+            idle_since = Some(Instant::now());
+        }
+    });
+    let balancer = Balancer::start(engine, &[upstream.address()]);
+    let mut client = balancer.client();
+    for number in 1..=3 {
+        assert_eq!(client.ask(&post("/", "x")).status(), 200, "request {number}");
+        std::thread::sleep(PATIENCE_OF_UPSTREAM + Duration::from_millis(100));
+    }
+    assert_eq!(upstream.connections(), 3);
+    assert_eq!(upstream.deliveries(), 3, "each once");
+}
+
+// Rule 39
+fn an_upstreams_keep_alive_is_believed(engine: EngineKind) {
+    let upstream = Upstream::answering(&response("200 OK", "Keep-Alive: max=9, timeout=3\r\n", ""));
+    let balancer = Balancer::start(engine, &[upstream.address()]);
+    let mut client = balancer.client();
+    assert_eq!(client.ask(&get("/")).status(), 200);
+    std::thread::sleep(Duration::from_millis(1_300));
+    assert_eq!(client.ask(&post("/", "x")).status(), 200);
+    assert_eq!(upstream.connections(), 1, "it is not closed for two seconds");
+    std::thread::sleep(Duration::from_millis(2_200));
+    assert_eq!(client.ask(&get("/")).status(), 200);
+    assert_eq!(upstream.connections(), 2, "it may be closed at any moment");
+    upstream.wait_until("the old one is closed", |log| log.closed == 1);
+}
+
+// Rule 39
+fn an_end_of_an_idle_connection_teaches_the_upstreams_limit(engine: EngineKind) {
+    let upstream = Upstream::new(|peer| {
+        if peer.number > 0 {
+            return peer.echo();
+        }
+        let request = peer.next_request().expect("a request");
+        peer.send(&echo_of(&request));
+        std::thread::sleep(Duration::from_millis(1_100));
+    });
+    let balancer = Balancer::start(engine, &[upstream.address()]);
+    let mut client = balancer.client();
+    assert_eq!(client.ask(&get("/1")).status(), 200);
+    upstream.wait_until("it is closed", |log| log.closed == 1);
+    assert_eq!(client.ask(&get("/2")).status(), 200);
+    std::thread::sleep(Duration::from_millis(700));
+    assert_eq!(client.ask(&get("/3")).status(), 200);
+    assert_eq!(upstream.connections(), 2, "a request that can be sent again takes any");
+    std::thread::sleep(Duration::from_millis(700));
+    assert_eq!(client.ask(&post("/4", "x")).status(), 200);
+    assert_eq!(upstream.connections(), 3);
 }

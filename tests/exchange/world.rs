@@ -171,7 +171,7 @@ impl World {
                     }
                 }
                 Next::Connect { to, pooled } => {
-                    let source = if pooled { Source::Pooled } else { Source::Fresh };
+                    let source = if pooled.is_some() { Source::Pooled } else { Source::Fresh };
                     assert!(!self.is_connected, "it has a connection already");
                     self.is_connecting = true;
                     self.events.push(Event::Connect { upstream: to.id().0, source });

@@ -259,7 +259,7 @@ impl Simulation {
                     // Each upstream may cost two: a dead idle connection is followed by a fresh one.
                     assert!(client.connects[exchange] <= 2 * most, "too many attempts");
                     assert!(client.conn.is_none(), "there is a connection already");
-                    self.connect(at, to.id().0, pooled);
+                    self.connect(at, to.id().0, pooled.is_some());
                 }
                 Next::Queue(_) => panic!("there is no bound to wait for"),
                 Next::Release { keep } => self.release(at, keep),

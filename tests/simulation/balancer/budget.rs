@@ -9,6 +9,8 @@
 
 use std::collections::BTreeMap;
 
+use balancebeam::upstream::idle_limit::UNKNOWN;
+
 use super::ledger::Use;
 use super::scenario::{Mood, Ms};
 use super::world::World;
@@ -30,12 +32,28 @@ pub fn check(world: &World<'_>) {
     let mut again = Vec::new();
     for (id, uses) in &by_request {
         what_is_not_idempotent_is_written_once(world, *id, uses);
+        what_is_not_idempotent_goes_out_on_young_connections(world, *id, uses);
         for pair in uses.windows(2) {
             again.extend(sent_again_for_a_reason(world, *id, pair).map(|why| (why, pair[1].since)));
         }
     }
     attempts_are_bounded(world);
     the_budget_is_kept(world, again);
+}
+
+/// The upstream may be about to close an older one. No upstream here tells its limit.
+fn what_is_not_idempotent_goes_out_on_young_connections(
+    world: &World<'_>,
+    id: usize,
+    uses: &[Use],
+) {
+    let net = &mut *world.net.borrow_mut();
+    let request = world.scenario.request(id);
+    let may_be_old = request.is_some_and(|request| request.is_idempotent());
+    let is_old = uses.iter().any(|used| used.idle > UNKNOWN.as_millis() as Ms);
+    net.check("what must not be sent twice takes no old connection", may_be_old || !is_old, || {
+        format!("exchange {id}: {uses:?}")
+    });
 }
 
 /// Doing something twice that the client has asked for once is worse than failing.

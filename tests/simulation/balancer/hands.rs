@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Wake, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use balancebeam::engine_parts::{Hands, Heard, Pipe, Pool};
 use balancebeam::state::ProxyState;
@@ -189,10 +189,10 @@ impl Hands for Hand<'_> {
         None
     }
 
-    fn take_idle(&mut self, id: UpstreamId, now: Instant) -> Option<Line> {
+    fn take_idle(&mut self, id: UpstreamId, most: Duration, now: Instant) -> Option<Line> {
         self.asks(id);
         loop {
-            let line = self.pool.take(id, now, |_| ())?;
+            let (line, idle) = self.pool.take(id, most, now, |_| ())?;
             let link = line.0.link;
             let mut net = self.net.borrow_mut();
             net.check_age(link, self.state.config.timeouts.pool);
@@ -201,6 +201,7 @@ impl Hands for Hand<'_> {
                 net.counts.one("reused connections");
                 drop(net);
                 self.attach(link, id.0);
+                self.net.borrow_mut().ledger.was_idle(link, idle.as_millis() as Ms);
                 return Some(line);
             }
             net.counts.one("idle connections found ended");

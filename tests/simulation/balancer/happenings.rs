@@ -1,6 +1,8 @@
 //! What befalls the balancer as a whole: ends of idle connections, sweeps, jumps of the clock, and a
 //! drain. Not here: what befalls one upstream (`net.rs`), when it is time (`world.rs`).
 
+use std::time::Duration;
+
 use balancebeam::upstream::UpstreamId;
 
 use super::health::Source;
@@ -18,7 +20,7 @@ impl World<'_> {
             return;
         }
         let removed = self.pool.remove(UpstreamId(id), |line| line.0.link == link);
-        let Some(line) = removed else { return };
+        let Some((line, _)) = removed else { return };
         let mut net = self.net.borrow_mut();
         let now = net.instant();
         let place = &mut net.places[link];
@@ -33,7 +35,7 @@ impl World<'_> {
 
     pub fn sweep(&mut self) {
         let now = self.net.borrow().instant();
-        for line in self.pool.sweep(now) {
+        for (line, _) in self.pool.sweep(now, |_| Duration::MAX) {
             let mut net = self.net.borrow_mut();
             net.places[line.0.link].idle_since = None;
             net.counts.one("idle connections grown old");

@@ -14,6 +14,8 @@ pub struct Use {
     pub link: usize,
     /// It came from the pool.
     pub is_reused: bool,
+    /// For how long it had been idle then.
+    pub idle: Ms,
     pub since: Ms,
     /// The request that was written to it, as soon as a byte was.
     pub request: Option<usize>,
@@ -73,6 +75,7 @@ impl Ledger {
             upstream,
             link,
             is_reused,
+            idle: 0,
             since: now,
             request: None,
             wrote: 0,
@@ -82,6 +85,13 @@ impl Ledger {
             was_blamed: false,
             is_over: false,
         });
+    }
+
+    /// The connection whose use has begun had been idle for so long.
+    pub fn was_idle(&mut self, link: usize, idle: Ms) {
+        if let Some(used) = self.of(link) {
+            used.idle = idle;
+        }
     }
 
     fn make_room(&mut self, link: usize) {
