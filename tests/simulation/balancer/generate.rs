@@ -66,6 +66,10 @@ pub fn scenario(seed: u64) -> Scenario {
     if mood == Mood::Wild && draws.percent(20) {
         stall(&mut clients, &mut draws);
     }
+    if mood == Mood::Wild && knobs.in_flight.is_some() && draws.percent(25) {
+        knobs.queue_timeout = 20_000;
+        give_up(&mut clients, &mut draws);
+    }
     Scenario { seed, mood, knobs, upstreams, clients, happenings }
 }
 
@@ -74,6 +78,20 @@ fn linger(clients: &mut [ClientPlan], draws: &mut Draws) {
     for client in clients {
         client.at = draws.below(40_000) as Ms;
         client.thinks = 6_000;
+    }
+}
+
+/// Some ask and leave, while others keep the upstreams busy.
+fn give_up(clients: &mut [ClientPlan], draws: &mut Draws) {
+    for client in clients {
+        let Some(request) = client.requests.first_mut() else { continue };
+        if draws.percent(40) {
+            (request.method, request.framing, request.size) = ("GET", Framing::Nothing, 0);
+            client.at += 50;
+            client.mishap = Some(ClientMishap::ResetsAfterSending(1));
+        } else {
+            request.answers.iter_mut().for_each(|answer| answer.thinks += 500);
+        }
     }
 }
 
