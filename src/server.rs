@@ -216,11 +216,7 @@ impl Builder {
                     .map_err(system("start the async runtime"))?,
             ),
         };
-        let admitting = engine.clone();
-        let acceptor =
-            Acceptor::start(listener, gate.clone(), when_full, move |s, peer, pass, away| {
-                admitting.admit(s, peer, pass, away);
-            });
+        let acceptor = Acceptor::start(listener, gate.clone(), when_full, engine.clone());
         let running = Running {
             acceptor: acceptor.map_err(system("start the accept thread"))?,
             gate,
