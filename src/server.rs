@@ -224,11 +224,7 @@ impl Builder {
             ),
         };
         log::info!("{}", told_at_start(&state, address, workers));
-        let admitting = engine.clone();
-        let acceptor =
-            Acceptor::start(listener, gate.clone(), when_full, move |s, peer, pass, away| {
-                admitting.admit(s, peer, pass, away);
-            });
+        let acceptor = Acceptor::start(listener, gate.clone(), when_full, engine.clone());
         let running = Running {
             acceptor: acceptor.map_err(system("start the accept thread"))?,
             gate,

@@ -14,6 +14,8 @@ mod chunked;
 mod crowds;
 #[path = "engines/deadlines.rs"]
 mod deadlines;
+#[path = "engines/eviction.rs"]
+mod eviction;
 #[path = "engines/expect.rs"]
 mod expect;
 #[path = "engines/failover.rs"]

@@ -187,7 +187,8 @@ struct LimitFlags {
     #[arg(long, value_name = "N", hide_short_help = true,
           value_parser = whole::<usize>(1..=MILLION))]
     max_connections: Option<usize>,
-    /// What happens to one more: it waits in the listen queue, or is answered 503
+    /// What happens to one more if no silent connection can be closed for it: it waits in the listen
+    /// queue, or is answered 503
     #[arg(long, value_name = "CHOICE", hide_short_help = true, value_parser = word(WHEN_FULL),
           default_value = typed(WHEN_FULL, Limits::default().when_full))]
     when_full: WhenFull,

@@ -15,7 +15,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{Shutdown, SocketFlags};
 use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 
-use super::gate::{Gate, Pass};
+use super::Engine;
+use super::gate::Gate;
 use crate::background::Seldom;
 use crate::config::WhenFull;
 use crate::lock::Lock;
@@ -29,6 +30,10 @@ const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
 const FULL_LOOK: Duration = Duration::from_millis(100);
 /// How long the thread that accepts has to hear a knock at our own door.
 const KNOCK_PAUSE: Duration = Duration::from_millis(100);
+/// How long a connection that is told to make room for another one may take to go, and how many are
+/// told for one that comes.
+const EVICTION_PATIENCE: Duration = Duration::from_millis(50);
+const EVICTIONS: usize = 3;
 /// How long one knock may take.
 const KNOCK_TIMEOUT: Duration = Duration::from_millis(200);
 /// How long a connection that is being made when we stop may take to be there: over a network, and on
@@ -63,17 +68,13 @@ pub struct Acceptor {
     reserve: Option<OwnedFd>,
 }
 
-/// What is done with a connection; the last argument says whether it is to be turned away.
-pub trait Admit: Fn(TcpStream, SocketAddr, Pass, bool) + Send + 'static {}
-impl<F: Fn(TcpStream, SocketAddr, Pass, bool) + Send + 'static> Admit for F {}
-
 impl Acceptor {
     /// Starts to accept.
     pub fn start(
         listener: TcpListener,
         gate: Arc<Gate>,
         when_full: WhenFull,
-        admit: impl Admit,
+        engine: Arc<dyn Engine>,
     ) -> io::Result<Self> {
         let address = listener.local_addr()?;
         let stopping = Arc::new(Lock::new(None));
@@ -84,13 +85,13 @@ impl Acceptor {
             listener: listener.clone(),
             gate,
             when_full,
+            engine,
             stopping: stopping.clone(),
             is_woken: is_woken.clone(),
             have_waited: Cell::new(false),
         };
-        let thread = thread::Builder::new()
-            .name("accept".to_string())
-            .spawn(move || accepting.run(admit))?;
+        let thread =
+            thread::Builder::new().name("accept".to_string()).spawn(move || accepting.run())?;
         Ok(Acceptor {
             thread: Some(thread),
             stopping,
@@ -164,6 +165,7 @@ struct Accepting {
     listener: Arc<TcpListener>,
     gate: Arc<Gate>,
     when_full: WhenFull,
+    engine: Arc<dyn Engine>,
     stopping: Arc<Lock<Option<Instant>>>,
     is_woken: Arc<AtomicBool>,
     /// Whether those in the queue have been let wait there.
@@ -171,10 +173,23 @@ struct Accepting {
 }
 
 impl Accepting {
-    fn run(&self, admit: impl Admit) {
-        let mut seldom = Seldom::default();
+    fn run(&self) {
+        let (mut seldom, mut evictions) = (Seldom::default(), Seldom::default());
         while self.stopping.lock().is_none() {
             let to_be_told = self.when_full == WhenFull::Refuse;
+            if self.gate.is_full() {
+                // Nobody goes before somebody comes.
+                if !has(&*self.listener, PollFlags::IN, FULL_LOOK) || self.stopping.lock().is_some()
+                {
+                    continue;
+                }
+                if self.make_room() && evictions.may_log(Instant::now()) {
+                    log::warn!(
+                        "as many connections are open as --max-connections allows; those that sent no \
+                         request for the longest time are closed for new ones"
+                    );
+                }
+            }
             if !self.gate.wait_for_room(to_be_told, Duration::ZERO) {
                 if seldom.may_log(Instant::now()) {
                     log::warn!(
@@ -190,7 +205,7 @@ impl Accepting {
                     "as many connections are open as --max-connections allows; new ones get 503"
                 );
             }
-            if let Err(error) = self.take_one(&admit)
+            if let Err(error) = self.take_one()
                 && seldom.may_log(Instant::now())
             {
                 log::warn!(
@@ -200,12 +215,26 @@ impl Accepting {
             }
         }
         self.is_woken.store(true, Ordering::Release);
-        self.empty_the_queue(&admit);
+        self.empty_the_queue();
+    }
+
+    /// Closes the connection that has sent no request for the longest time, because another client is
+    /// there (rule 45). Returns whether there is room now.
+    fn make_room(&self) -> bool {
+        for _ in 0..EVICTIONS {
+            if !self.engine.evict(Instant::now()) {
+                break;
+            }
+            if self.gate.wait_for_room(false, EVICTION_PATIENCE) {
+                return true;
+            }
+        }
+        false
     }
 
     /// What has connected by now was promised a connection: closing the listener resets it. So nobody
     /// may connect between the last look and the close.
-    fn empty_the_queue(&self, admit: &impl Admit) {
+    fn empty_the_queue(&self) {
         if let Err(error) = self.listener.set_nonblocking(true) {
             return log::error!("cannot empty the accept queue: {error}");
         }
@@ -221,7 +250,7 @@ impl Accepting {
             if !self.gate.wait_for_room(to_be_told, left) {
                 return;
             }
-            match self.take_one(admit) {
+            match self.take_one() {
                 Ok(true) => (),
                 Ok(false) if Instant::now() >= all_there => return,
                 Ok(false) => thread::sleep(Duration::from_millis(1)),
@@ -232,12 +261,12 @@ impl Accepting {
 
     /// Accepts one connection. Returns whether there was one; an error is a shortage of our own,
     /// after which some time has passed.
-    fn take_one(&self, admit: &impl Admit) -> io::Result<bool> {
+    fn take_one(&self) -> io::Result<bool> {
         match accept(&self.listener) {
             Ok((stream, peer)) => match self.gate.enter() {
                 Some((pass, is_too_many)) => {
                     let turn_away = is_too_many || self.has_given_up(&stream);
-                    admit(stream, peer, pass, turn_away);
+                    self.engine.admit(stream, peer, pass, turn_away);
                 }
                 None => drop(stream),
             },
@@ -259,16 +288,17 @@ impl Accepting {
     fn has_given_up(&self, stream: &TcpStream) -> bool {
         let has_waited = self.have_waited.get();
         if has_waited {
-            self.have_waited.set(has(&*self.listener, PollFlags::IN));
+            self.have_waited.set(has(&*self.listener, PollFlags::IN, Duration::ZERO));
         }
-        has_waited && has(stream, PollFlags::RDHUP)
+        has_waited && has(stream, PollFlags::RDHUP, Duration::ZERO)
     }
 }
 
-/// Whether this is so just now.
-fn has(socket: &impl AsFd, flag: PollFlags) -> bool {
-    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-    poll(&mut [PollFd::new(socket, flag)], Some(&at_once)).is_ok_and(|ready| ready > 0)
+/// Whether this is so, just now or within `patience`.
+fn has(socket: &impl AsFd, flag: PollFlags, patience: Duration) -> bool {
+    let patience =
+        Timespec { tv_sec: patience.as_secs() as i64, tv_nsec: patience.subsec_nanos().into() };
+    poll(&mut [PollFd::new(socket, flag)], Some(&patience)).is_ok_and(|ready| ready > 0)
 }
 
 fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {

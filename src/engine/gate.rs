@@ -8,18 +8,28 @@ const TURNED_AWAY: usize = 256;
 
 /// Counts open connections.
 pub struct Gate {
-    open: Mutex<usize>,
+    open: Mutex<Open>,
     changed: Condvar,
     most: usize,
 }
 
+/// Connections that are open.
+#[derive(Clone, Copy, Default)]
+struct Open {
+    served: usize,
+    turned_away: usize,
+}
+
 /// One connection that counts as open until this is dropped.
-pub struct Pass(Arc<Gate>);
+pub struct Pass {
+    gate: Arc<Gate>,
+    is_turned_away: bool,
+}
 
 impl Gate {
     /// Lets `most` in.
     pub fn new(most: usize) -> Arc<Self> {
-        Arc::new(Gate { open: Mutex::new(0), changed: Condvar::new(), most })
+        Arc::new(Gate { open: Mutex::default(), changed: Condvar::new(), most })
     }
 
     /// The most places that can be taken at a time.
@@ -31,31 +41,36 @@ impl Gate {
     /// which may only be told so. `None`: there are too many even of those.
     pub fn enter(self: &Arc<Self>) -> Option<(Pass, bool)> {
         let mut open = self.lock();
-        if *open >= Self::places(self.most) {
+        let is_turned_away = open.served >= self.most;
+        if !is_turned_away {
+            open.served += 1;
+        } else if open.turned_away < TURNED_AWAY {
+            open.turned_away += 1;
+        } else {
             return None;
         }
-        *open += 1;
-        Some((Pass(self.clone()), *open > self.most))
+        Some((Pass { gate: self.clone(), is_turned_away }, is_turned_away))
     }
 
     /// Whether as many are open as are served.
     pub fn is_full(&self) -> bool {
-        *self.lock() >= self.most
+        self.lock().served >= self.most
     }
 
     /// Waits until a connection can be served, or at least told that it can't if `to_be_told`, for
     /// `patience` at most. Returns whether one can.
     pub fn wait_for_room(&self, to_be_told: bool, patience: Duration) -> bool {
-        let most = if to_be_told { Self::places(self.most) } else { self.most };
-        self.wait(patience, |open| open < most)
+        self.wait(patience, |open| {
+            open.served < self.most || to_be_told && open.turned_away < TURNED_AWAY
+        })
     }
 
     /// Waits until no connection is open, for `patience` at most. Returns whether none is.
     pub fn wait_until_empty(&self, patience: Duration) -> bool {
-        self.wait(patience, |open| open == 0)
+        self.wait(patience, |open| open.served + open.turned_away == 0)
     }
 
-    fn wait(&self, patience: Duration, is_right: impl Fn(usize) -> bool) -> bool {
+    fn wait(&self, patience: Duration, is_right: impl Fn(Open) -> bool) -> bool {
         let until = Instant::now() + patience;
         let mut open = self.lock();
         while !is_right(*open) {
@@ -69,18 +84,24 @@ impl Gate {
         true
     }
 
-    fn lock(&self) -> MutexGuard<'_, usize> {
+    fn lock(&self) -> MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        let mut open = self.0.lock();
-        *open -= 1;
+        let mut open = self.gate.lock();
+        let (count, most) = if self.is_turned_away {
+            (&mut open.turned_away, TURNED_AWAY)
+        } else {
+            (&mut open.served, self.gate.most)
+        };
+        *count -= 1;
+        let was_full = *count + 1 == most;
         // Who waits, waits for one of these.
-        if *open == 0 || *open + 1 == self.0.most || *open + 1 == Gate::places(self.0.most) {
-            self.0.changed.notify_all();
+        if was_full || open.served + open.turned_away == 0 {
+            self.gate.changed.notify_all();
         }
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::drive::{Awake, Hands, Turn};
+use super::evict::Activity;
 use crate::lock::Lock;
 use crate::session::Session;
 use crate::state::ProxyState;
@@ -22,6 +23,8 @@ pub struct Connection<W, L> {
     pub client: W,
     state: Arc<ProxyState>,
     peer: IpAddr,
+    /// When it was accepted, until a whole request head has come.
+    accepted: Option<Instant>,
     life: Life<L>,
 }
 
@@ -70,7 +73,7 @@ impl<W, L: AsMut<W>> Connection<W, L> {
         } else {
             Life::Asleep(now)
         };
-        Connection { client, state, peer, life }
+        Connection { client, state, peer, accepted: Some(now), life }
     }
 
     /// What it is while it is awake; wakes it.
@@ -112,6 +115,9 @@ impl<W, L: AsMut<W>> Connection<W, L> {
             return Turn::Wait;
         };
         let turn = awake.turn(&mut self.client, hands, now);
+        if awake.session.has_asked() {
+            self.accepted = None;
+        }
         match awake.session.only_waits_since() {
             Some(since) if turn == Turn::Wait && awake.is_bare() => {
                 self.life = Life::Asleep(since);
@@ -127,6 +133,20 @@ impl<W, L: AsMut<W>> Connection<W, L> {
         match &self.life {
             Life::Asleep(since) => Some(*since + self.state.config.timeouts.idle),
             Life::Awake(awake) => awake.session.deadline(),
+        }
+    }
+
+    /// What it does. To be asked after a turn.
+    pub fn activity(&self) -> Activity {
+        let waits = match &self.life {
+            Life::Asleep(since) => Some((*since, false)),
+            Life::Awake(awake) => awake.session.waits_for_head(),
+        };
+        match (waits, self.accepted) {
+            (None, _) => Activity::Busy,
+            (Some(_), Some(accepted)) => Activity::NoHead(accepted),
+            (Some((since, true)), None) => Activity::NoHead(since),
+            (Some((since, false)), None) => Activity::Idle(since),
         }
     }
 

@@ -5,11 +5,13 @@
 //! ```text
 //! accept.rs        the accept loop, one for every engine
 //! gate.rs          how many connections may be open
+//! evict.rs         which of them is closed for another one
 //! life.rs          a connection, asleep or awake
 //! drive.rs         one turn of one that is awake
 //! pool.rs          idle upstream connections
 //! pipe.rs          from socket to socket, not copied
 //! tasks.rs         the async engine: its tasks
+//!   task_line.rs     a connection to an upstream
 //! threads.rs       the threads engine: its workers
 //!   waiting_room.rs  where sessions that cannot move are
 //!   wheel.rs         their deadlines
@@ -30,12 +32,14 @@ use wire::Heard;
 
 pub mod accept;
 mod drive;
+mod evict;
 pub mod gate;
 mod life;
 mod line;
 mod pipe;
 mod pool;
 mod slab;
+mod task_line;
 pub mod tasks;
 pub mod threads;
 pub mod waiting_room;
@@ -46,6 +50,7 @@ mod woken;
 /// What an engine that is only simulated is made of, the same as the others: `tests/simulation/`.
 pub mod parts {
     pub use super::drive::{Attached, Awake, Hands, Turn};
+    pub use super::evict::Activity;
     pub use super::life::{Connection, Spares};
     pub use super::pipe::Pipe;
     pub use super::pool::Pool;
@@ -57,6 +62,10 @@ pub trait Engine: Send + Sync {
     /// Takes a connection that was accepted; it is non-blocking. It counts as open while `pass`
     /// lives. `turn_away`: it is only to be told that there are too many.
     fn admit(&self, stream: TcpStream, peer: SocketAddr, pass: Pass, turn_away: bool);
+    /// Closes a connection that has sent no request for too long, because another client is there and
+    /// as many are open as may be. It may take a moment, and fail if a request comes just now. Returns
+    /// false if there is none.
+    fn evict(&self, now: Instant) -> bool;
     /// Makes every session look at the state.
     fn wake_all(&self);
     /// Ends everything that is still open. Returns the number of exchanges that were under way.

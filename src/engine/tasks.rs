@@ -23,11 +23,13 @@ use tokio::sync::Notify;
 use tokio::time::Sleep;
 
 use super::drive::{Hands, Turn};
+use super::evict::{Activity, ActivityWord, Evictor};
 use super::gate::Pass;
 use super::life::{Connection, Spares};
 use super::pipe::{Pipe, Pipes};
 use super::pool::Pool;
 use super::slab::Slab;
+use super::task_line::Line;
 use super::wire::{self, Heard};
 use super::{At, Engine};
 use crate::background::Seldom;
@@ -78,6 +80,7 @@ struct Hub {
     shelves: Vec<Shelf>,
     pipes: Arc<Pipes>,
     places: Slab<Place>,
+    evictor: Evictor,
     /// Whether every task is to end now.
     is_ending: AtomicBool,
     /// Exchanges that were under way when their task was told to end.
@@ -85,50 +88,19 @@ struct Hub {
     shortage: Lock<Seldom>,
 }
 
-/// How to wake the task that has this number.
+/// What others may know of the task that has this number.
 #[derive(Default)]
-struct Place(Lock<Option<Waker>>);
-
-/// A connection to an upstream. When it is dropped, it is reset if the upstream has not ended it.
-struct Line {
-    /// `None` once it was moved to another core.
-    stream: Option<TcpStream>,
-    upstream: UpstreamId,
+struct Place {
+    waker: Lock<Option<Waker>>,
+    activity: ActivityWord,
+    /// Whether another client needs its place.
+    is_evicted: AtomicBool,
 }
 
-impl Line {
-    /// It belongs to the core that calls this.
-    fn new(stream: StdStream, upstream: UpstreamId) -> io::Result<Self> {
-        Ok(Line { stream: Some(TcpStream::from_std(stream)?), upstream })
-    }
-
-    /// Moves it to the core that calls this.
-    fn adopt(mut self) -> io::Result<Self> {
-        let stream = self.stream.take().ok_or(ErrorKind::NotConnected)?;
-        Line::new(stream.into_std()?, self.upstream)
-    }
-
-    fn stream(&self) -> &TcpStream {
-        match &self.stream {
-            Some(stream) => stream,
-            None => unreachable!("one that was moved is gone"),
-        }
-    }
-}
-
-impl AsMut<TcpStream> for Line {
-    fn as_mut(&mut self) -> &mut TcpStream {
-        match &mut self.stream {
-            Some(stream) => stream,
-            None => unreachable!("one that was moved is gone"),
-        }
-    }
-}
-
-impl Drop for Line {
-    fn drop(&mut self) {
-        if let Some(stream) = &self.stream {
-            wire::keep_no_port(stream);
+impl Place {
+    fn wake(&self) {
+        if let Some(waker) = &*self.waker.lock() {
+            waker.wake_by_ref();
         }
     }
 }
@@ -153,6 +125,7 @@ impl Tasks {
             shelves: (0..workers).map(shelf).collect(),
             pipes: Pipes::new(descriptors),
             places: Slab::new(places),
+            evictor: Evictor::new(Instant::now()),
             is_ending: AtomicBool::new(false),
             cut: AtomicUsize::new(0),
             shortage: Lock::default(),
@@ -207,6 +180,7 @@ impl Engine for Tasks {
             Ok(client) => {
                 let (state, now) = (stay.hub.state.clone(), Instant::now());
                 let connection = Connection::new(state, peer.ip(), client, turn_away, now);
+                stay.hub.note_activity(stay.place, connection.activity());
                 let mut task = Task { connection, alarm: None, stay };
                 // Not an `async` block: that has room of its own for all that is moved within it.
                 handle.spawn(poll_fn(move |cx| task.poll(cx)));
@@ -217,14 +191,19 @@ impl Engine for Tasks {
         }
     }
 
-    fn wake_all(&self) {
-        for index in self.hub.places.numbers() {
-            if let Some(Place(waker)) = self.hub.places.get(index)
-                && let Some(waker) = &*waker.lock()
-            {
-                waker.wake_by_ref();
-            }
+    fn evict(&self, now: Instant) -> bool {
+        let Hub { places, evictor, .. } = &*self.hub;
+        let activity = |index| places.get(index).map(|place: &Place| &place.activity);
+        let Some(index) = evictor.next(places.numbers(), activity, now) else { return false };
+        if let Some(place) = places.get(index) {
+            place.is_evicted.store(true, Ordering::Release);
+            place.wake();
         }
+        true
+    }
+
+    fn wake_all(&self) {
+        self.hub.places.numbers().filter_map(|n| self.hub.places.get(n)).for_each(Place::wake);
     }
 
     fn end(&self) -> usize {
@@ -268,8 +247,10 @@ struct Stay {
 
 impl Drop for Stay {
     fn drop(&mut self) {
-        if let Some(Place(waker)) = self.hub.places.get(self.place) {
-            waker.lock().take();
+        self.hub.note_activity(self.place, Activity::Busy);
+        if let Some(place) = self.hub.places.get(self.place) {
+            place.waker.lock().take();
+            place.is_evicted.store(false, Ordering::Release);
         }
         self.hub.places.give_back(self.place);
         self.hub.shelf(self.core).alive.fetch_sub(1, Ordering::AcqRel);
@@ -281,8 +262,8 @@ impl Task {
         let Task { connection, alarm, stay: Stay { hub, core, place, .. } } = self;
         let alarm = alarm.get_or_insert_with(|| {
             // A task keeps its waker for life.
-            if let Some(Place(waker)) = hub.places.get(*place) {
-                *waker.lock() = Some(cx.waker().clone());
+            if let Some(place) = hub.places.get(*place) {
+                *place.waker.lock() = Some(cx.waker().clone());
             }
             let at = connection.deadline().unwrap_or_else(Instant::now);
             Box::pin(tokio::time::sleep_until(at.into()))
@@ -291,7 +272,14 @@ impl Task {
             return hub.cut(connection);
         }
         let turn = AssertUnwindSafe(|| hub.turn(*core, connection, alarm.as_mut(), cx));
-        catch_unwind(turn).unwrap_or_else(|_| {
+        let turn = catch_unwind(turn);
+        hub.note_activity(*place, connection.activity());
+        if let Ok(Poll::Pending) = turn
+            && hub.is_evicted(*place, connection)
+        {
+            return Poll::Ready(());
+        }
+        turn.unwrap_or_else(|_| {
             log::error!("a session panicked and is lost; the others go on");
             hub.state.tally.panics.add_one();
             wire::reset_on_close(&connection.client);
@@ -309,6 +297,23 @@ impl Hub {
     fn idlest(&self) -> Core {
         let alive = |core: &usize| self.shelves[*core].alive.load(Ordering::Relaxed);
         Core((0..self.shelves.len()).min_by_key(alive).unwrap_or(0) as u32)
+    }
+
+    /// Writes down what a connection does.
+    fn note_activity(&self, place: u32, activity: Activity) {
+        if let Some(place) = self.places.get(place) {
+            place.activity.set(activity, &self.evictor);
+        }
+    }
+
+    /// Whether a connection that has just had a turn is to be closed for another one.
+    fn is_evicted(&self, place: u32, connection: &Connection<TcpStream, Line>) -> bool {
+        let Some(place) = self.places.get(place) else { return false };
+        place.is_evicted.load(Ordering::Relaxed)
+            && place.is_evicted.swap(false, Ordering::AcqRel)
+            && connection
+                .activity()
+                .may_be_evicted(Instant::now(), || wire::listen_in(&connection.client))
     }
 
     /// An idle connection of this core; if there is none, one of another core, which then belongs to

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use threadpool::ThreadPool;
 
 use super::drive::{Attached, Awake, Hands, Turn};
+use super::evict::{Activity, ActivityWord, Evictor};
 use super::gate::Pass;
 use super::life::{Connection, Spares};
 use super::line::{Line, LinePlace, User};
@@ -24,7 +25,8 @@ use super::pipe::{Pipe, Pipes};
 use super::pool::Pool;
 use super::slab::Slab;
 use super::waiting_room::{
-    About, ENDS, Events, FAILED, Key, News, READABLE, Seat, UPSTREAM, WAKE, WRITABLE, WaitingRoom,
+    About, ENDS, EVICT, Events, FAILED, Key, News, READABLE, Seat, UPSTREAM, WAKE, WRITABLE,
+    WaitingRoom,
 };
 use super::wheel::{Tick, Wheel};
 use super::wire::{self, Heard, Socket};
@@ -62,6 +64,7 @@ struct Shared {
     pipes: Arc<Pipes>,
     spares: Spares<Line>,
     wheel: Wheel<Due>,
+    evictor: Evictor,
     woken: Arc<Woken>,
     is_sweeping: AtomicBool,
     shortage: Lock<Seldom>,
@@ -71,6 +74,7 @@ struct Shared {
 #[derive(Default)]
 struct Place {
     seat: Seat,
+    activity: ActivityWord,
     /// Locked by whoever has taken the seat, so nobody ever waits for it.
     seated: Lock<Option<Box<Seated>>>,
 }
@@ -118,6 +122,7 @@ impl Threads {
             pipes: Pipes::new(lines),
             spares: Spares::default(),
             wheel: Wheel::new(now),
+            evictor: Evictor::new(now),
             is_sweeping: AtomicBool::new(false),
             shortage: Lock::default(),
             state,
@@ -148,6 +153,7 @@ impl Engine for Threads {
         let (tick, must_nudge) =
             shared.wheel.insert(shared.wheel.tick_at(now + FIRST_LOOK, now), Due::Session(key));
         seated.armed = Some(tick);
+        place.activity.set(seated.connection.activity(), &shared.evictor);
         let mut seat = place.seated.lock();
         let watched = shared.room.watch(&seated.connection.client, About::Client(key), false);
         *seat = Some(seated);
@@ -160,6 +166,18 @@ impl Engine for Threads {
         }
     }
 
+    fn evict(&self, now: Instant) -> bool {
+        let Shared { places, evictor, .. } = &*self.shared;
+        let activity = |index| places.get(index).map(|place: &Place| &place.activity);
+        let Some(index) = evictor.next(places.numbers(), activity, now) else { return false };
+        if let Some(place) = places.get(index) {
+            let mut again = VecDeque::new();
+            self.shared.signal(place.seat.occupant(index), EVICT, now, &mut again);
+            self.shared.come_back_to(again);
+        }
+        true
+    }
+
     fn wake_all(&self) {
         let mut again = VecDeque::new();
         let now = Instant::now();
@@ -168,11 +186,7 @@ impl Engine for Threads {
                 self.shared.signal(place.seat.occupant(index), WAKE, now, &mut again);
             }
         }
-        for key in again {
-            // Whoever yields has an event or a deadline to come; the workers see to it.
-            self.shared.wheel.insert(0, Due::Session(key));
-        }
-        self.shared.room.nudge();
+        self.shared.come_back_to(again);
     }
 
     fn end(&self) -> usize {
@@ -235,6 +249,16 @@ impl Shared {
             }
             // Those that are woken meanwhile have no event to come.
             again.extend(self.woken.take());
+        }
+    }
+
+    /// Leaves sessions that have yielded to the workers.
+    fn come_back_to(&self, again: VecDeque<Key>) {
+        for key in &again {
+            self.wheel.insert(0, Due::Session(*key));
+        }
+        if !again.is_empty() {
+            self.room.nudge();
         }
     }
 
@@ -311,7 +335,12 @@ impl Shared {
                 hear(connection, &self.spares, news);
                 connection.turn(&mut Hand { shared: self, key }, &self.spares, now)
             }));
+            place.activity.set(connection.activity(), &self.evictor);
             match turn {
+                Ok(Turn::Wait) if news & EVICT != 0 && may_be_evicted(connection, now) => {
+                    drop(seat);
+                    return self.vacate(key);
+                }
                 Ok(Turn::Wait) => {
                     self.watch_output(connection, key);
                     self.arm(seated, key, now);
@@ -366,6 +395,7 @@ impl Shared {
     fn vacate(&self, key: Key) {
         let Some(place) = self.places.get(key.index) else { return };
         let seated = place.seated.lock().take();
+        place.activity.set(Activity::Busy, &self.evictor);
         place.seat.vacate();
         self.places.give_back(key.index);
         drop(seated);
@@ -445,6 +475,11 @@ impl Shared {
             super::complain_of_shortage(&self.state, id, error);
         }
     }
+}
+
+/// Whether a connection that has just had a turn may be closed for another one.
+fn may_be_evicted(connection: &mut Connection<Socket, Line>, now: Instant) -> bool {
+    connection.activity().may_be_evicted(now, || connection.client.listen_in())
 }
 
 /// Passes on what events have said.

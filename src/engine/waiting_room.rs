@@ -36,6 +36,8 @@ pub const FAILED: News = 1 << 4;
 pub const UPSTREAM: u32 = 4;
 /// Somebody wants the session to look at the clock, or at the state.
 pub const WAKE: News = 1 << 9;
+/// Another client needs the place: the session is to end if it has sent no request for too long.
+pub const EVICT: News = 1 << 10;
 const TAKEN: News = 1;
 const UPSTREAM_NEWS: News = (READABLE | WRITABLE | ENDS | FAILED) << UPSTREAM;
 /// The bits of a seat's word that are news.

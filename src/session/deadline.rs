@@ -14,6 +14,9 @@ use crate::http1::Reject;
 /// way.
 const DRAIN_GRACE: Duration = Duration::from_millis(300);
 
+/// How long a client that is turned away may stay, from accept to close, whatever it does.
+const TURN_AWAY_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// How long a request waits for descriptors, ports or memory before it asks again; each further
 /// pause is twice as long, so that many that wait do not make the shortage worse.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
@@ -81,6 +84,7 @@ impl Session {
             Timeout::Tunnel => last_moved + timeouts.tunnel,
             Timeout::Linger => self.since + timeouts.linger,
         };
+        let at = self.turned_away.map_or(at, |since| at.min(since + TURN_AWAY_TIMEOUT));
         Some(self.capacity_check_at().map_or(at, |check| check.min(at)))
     }
 
@@ -139,6 +143,22 @@ impl Session {
         if let RequestLeg::Body(transfer) = &self.request_leg { transfer.bytes } else { 0 }
     }
 
+    /// Since when it has waited for a whole request head, if that is all it does, and whether a part
+    /// of one has come. To be asked after `next`.
+    pub fn waits_for_head(&self) -> Option<(Instant, bool)> {
+        let is_open = self.phase == Phase::Open && self.turned_away.is_none();
+        match self.waiting {
+            Timeout::Idle if is_open => Some((self.since, false)),
+            Timeout::Head if is_open => Some((self.since, true)),
+            _ => None,
+        }
+    }
+
+    /// Whether a whole request head has come since it was new, or began again.
+    pub fn has_asked(&self) -> bool {
+        self.has_asked
+    }
+
     fn shortage_pause(&self) -> Duration {
         let waited = self.exchange.as_ref().map_or(1, |exchange| exchange.shortages);
         SHORTAGE_PAUSE * (1 << waited.saturating_sub(1).min(SHORTAGE_DOUBLINGS))
@@ -163,7 +183,7 @@ impl Session {
                 (false, _) => Timeout::Head,
                 (true, true) => Timeout::Grace,
                 // Whoever only comes to be turned away must not keep others from being told.
-                (true, false) if self.turned_away => Timeout::Linger,
+                (true, false) if self.turned_away.is_some() => Timeout::Linger,
                 (true, false) => Timeout::Idle,
             };
         };
@@ -185,6 +205,12 @@ impl Session {
 
     /// The deadline has passed.
     pub(super) fn fire(&mut self, now: Instant) {
+        if self.turned_away.is_some_and(|since| since + TURN_AWAY_TIMEOUT <= now) {
+            let is_cut = !self.client.is_flushed();
+            self.abort("it was turned away, and did not leave in time", now);
+            self.phase = Phase::Closed { abort: is_cut };
+            return;
+        }
         match self.waiting {
             Timeout::Idle | Timeout::Grace | Timeout::Linger => {
                 self.phase = Phase::Closed { abort: false };

@@ -272,8 +272,10 @@ pub struct Session {
     moved: Instant,
     /// When the last byte came from the client.
     client_sent: Instant,
-    /// Whether it was accepted only to be told that there are too many.
-    turned_away: bool,
+    /// When it was accepted, if only to be told that there are too many.
+    turned_away: Option<Instant>,
+    /// Whether a whole request head has come.
+    has_asked: bool,
 }
 
 impl Session {
@@ -298,7 +300,8 @@ impl Session {
             since: now,
             moved: now,
             client_sent: now,
-            turned_away: false,
+            turned_away: None,
+            has_asked: false,
         }
     }
 
@@ -314,18 +317,20 @@ impl Session {
             && self.search == Search::default()
             && self.client.is_blank()
             && self.upstream.is_blank();
-        (is_told && is_blank && !self.turned_away).then_some(self.since)
+        (is_told && is_blank && self.turned_away.is_none()).then_some(self.since)
     }
 
     /// One that only waits goes on for another client, that has waited since then.
     pub fn begin_again(&mut self, peer: IpAddr, since: Instant) {
         self.peer = peer.to_canonical();
         (self.since, self.moved) = (since, since);
+        self.has_asked = false;
     }
 
-    /// Answers its first request 503: more clients are connected than are served.
+    /// Answers its first request 503: more clients are connected than are served. To be called before
+    /// anything else.
     pub fn turn_away(&mut self) {
-        self.turned_away = true;
+        self.turned_away = Some(self.since);
     }
 
     /// What is to be done next. Every decision is made here; a deadline that is due fires here,

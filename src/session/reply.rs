@@ -131,7 +131,7 @@ impl Session {
             Outcome::ClientGone => false,
         };
         // Those that are turned away, and those that found no room, are told of elsewhere.
-        if is_error && !exchange.is_told && !self.turned_away {
+        if is_error && !exchange.is_told && self.turned_away.is_none() {
             let is_aborted = outcome == Outcome::Aborted;
             self.state.errors.count(upstream.as_ref(), exchange.status, is_aborted, why, now);
         }

@@ -89,6 +89,7 @@ impl Session {
             upgrade: false,
         };
         self.exchange = Some(Exchange::new(request, self.peer, now));
+        self.has_asked = true;
         self.request_leg = RequestLeg::Cut;
         self.answer(reject, None);
     }
@@ -110,7 +111,7 @@ impl Session {
         };
         let mut exchange = Exchange::new(head.request, client, now);
         exchange.request_trailers = TrailerRules::new(&head.fields, head.request.framing, !trusted);
-        exchange.request.keep_alive &= !self.turned_away;
+        exchange.request.keep_alive &= self.turned_away.is_none();
         let refusal = self.refusal(&head, client, now);
         if refusal.is_none() {
             self.upstream.output.hold();
@@ -133,6 +134,7 @@ impl Session {
         };
         self.response_leg = ResponseLeg::Head(Default::default());
         self.exchange = Some(exchange);
+        self.has_asked = true;
         self.client.input.consume(len);
         if let Some(Refusal { reject, retry_after }) = refusal {
             return self.answer(reject, retry_after);
@@ -148,7 +150,7 @@ impl Session {
 
     /// Whether a request that could be read is served here, and now.
     fn refusal(&self, head: &RequestHead<'_>, client: IpAddr, now: Instant) -> Option<Refusal> {
-        if self.turned_away {
+        if self.turned_away.is_some() {
             let reject = Reject::with(503, "too many connections");
             return Some(Refusal { reject, retry_after: Some(RETRY_AFTER_SHORTAGE) });
         }

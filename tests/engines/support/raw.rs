@@ -412,6 +412,11 @@ impl Conn {
         assert_eq!(self.end(), End::Fin);
     }
 
+    /// Whether its end has not come yet.
+    pub fn is_open(&mut self) -> bool {
+        matches!(self.fill(Instant::now() + Duration::from_millis(1)), Ok(()) | Err(End::Silence))
+    }
+
     /// Neither a byte nor an end may come for that long.
     #[track_caller]
     pub fn expect_quiet(&mut self, duration: Duration) {

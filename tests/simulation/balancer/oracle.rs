@@ -15,9 +15,12 @@ use super::{answers, budget, limit};
 const MOST_BUFFERED: usize = 4 * buffer::SIZE + 256;
 /// How long an idle client may still begin a request once a drain has begun.
 const DRAIN_GRACE: Duration = Duration::from_millis(300);
+/// How long a client that is turned away may stay.
+const TURN_AWAY: Duration = Duration::from_secs(2);
 
 pub fn after_turn(world: &mut World<'_>, client: usize, turn: Turn) {
     has_a_deadline(world, client, turn);
+    one_turned_away_leaves_soon(world, client);
     waits_for_something_that_ends(world, client);
     memory_is_bounded(world, client);
     a_drain_waits_for_nobody_idle(world, client);
@@ -49,6 +52,17 @@ fn has_a_deadline(world: &World<'_>, client: usize, turn: Turn) {
     let deadline = connection.deadline();
     let holds = turn != Turn::Wait || deadline.is_some_and(|at| at > now);
     net.check("no live session without a deadline", holds, || format!("client {client}"));
+}
+
+/// Places for those that are turned away are few: whatever one does, it keeps its own for a short time.
+fn one_turned_away_leaves_soon(world: &World<'_>, client: usize) {
+    let (Some(connection), Some(arrived)) = (&world.connections[client], world.turned_away[client])
+    else {
+        return;
+    };
+    let leaves = connection.deadline().is_none_or(|at| at <= arrived + TURN_AWAY);
+    let net = &mut *world.net.borrow_mut();
+    net.check("one turned away leaves soon", leaves, || format!("client {client}"));
 }
 
 /// A deadline that is far away is none. Without a byte moved nothing lasts longer than the longest

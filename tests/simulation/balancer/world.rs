@@ -4,6 +4,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Instant;
 
 use balancebeam::engine_parts::{Connection, Pool, Spares, Turn};
 use balancebeam::session::{Direction, Side};
@@ -43,6 +44,8 @@ pub struct World<'a> {
     /// How late each session finds out that its deadline has passed.
     lateness: Vec<Ms>,
     was_told_of_reset: Vec<bool>,
+    /// When those that are only turned away arrived, by client.
+    pub turned_away: Vec<Option<Instant>>,
     peers: Vec<Option<Peer>>,
     probes: Option<Probes>,
     pub judge: Judge,
@@ -92,6 +95,7 @@ impl<'a> World<'a> {
             clients: scenario.clients.iter().cloned().map(Client::new).collect(),
             lateness: vec![0; count],
             was_told_of_reset: vec![false; count],
+            turned_away: vec![None; count],
             peers: Vec::new(),
             probes,
             judge: Judge::new(scenario, waits),
@@ -202,6 +206,7 @@ impl<'a> World<'a> {
         let wire = Wire { net: self.net.clone(), link };
         let connection = Connection::new(self.state.clone(), peer, wire, turn_away, now);
         self.connections[place] = Some(connection);
+        self.turned_away[place] = turn_away.then_some(now);
         let mut net = self.net.borrow_mut();
         net.note(format_args!("client {} arrives; turned away: {turn_away}", client.plan.id));
         net.counts.one(if turn_away { "clients turned away" } else { "clients" });

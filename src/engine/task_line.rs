@@ -1,0 +1,56 @@
+//! A connection to an upstream on the async engine.
+//!
+//! Not here: idle ones (`pool.rs`), those of the threads engine (`line.rs`).
+
+use std::io::{self, ErrorKind};
+use std::net::TcpStream as StdStream;
+
+use tokio::net::TcpStream;
+
+use super::wire;
+use crate::upstream::UpstreamId;
+
+/// A connection to an upstream. When it is dropped, it is reset if the upstream has not ended it.
+pub(super) struct Line {
+    /// `None` once it was moved to another core.
+    stream: Option<TcpStream>,
+    pub upstream: UpstreamId,
+}
+
+impl Line {
+    /// It belongs to the core that calls this.
+    pub fn new(stream: StdStream, upstream: UpstreamId) -> io::Result<Self> {
+        Ok(Line { stream: Some(TcpStream::from_std(stream)?), upstream })
+    }
+
+    /// Moves it to the core that calls this.
+    pub fn adopt(mut self) -> io::Result<Self> {
+        let stream = self.stream.take().ok_or(ErrorKind::NotConnected)?;
+        Line::new(stream.into_std()?, self.upstream)
+    }
+
+    /// Its socket.
+    pub fn stream(&self) -> &TcpStream {
+        match &self.stream {
+            Some(stream) => stream,
+            None => unreachable!("one that was moved is gone"),
+        }
+    }
+}
+
+impl AsMut<TcpStream> for Line {
+    fn as_mut(&mut self) -> &mut TcpStream {
+        match &mut self.stream {
+            Some(stream) => stream,
+            None => unreachable!("one that was moved is gone"),
+        }
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        if let Some(stream) = &self.stream {
+            wire::keep_no_port(stream);
+        }
+    }
+}
