@@ -8,6 +8,7 @@ pub mod buffer;
 pub mod config;
 pub mod demo;
 mod engine;
+mod free_list;
 pub mod health_check;
 pub mod http1;
 pub mod limit;

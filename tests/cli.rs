@@ -38,6 +38,8 @@ mod curl;
 mod health;
 #[path = "cli/large_bodies.rs"]
 mod large_bodies;
+#[path = "cli/memory.rs"]
+mod memory;
 #[path = "cli/rate_limit.rs"]
 mod rate_limit;
 #[path = "cli/shutdown.rs"]
