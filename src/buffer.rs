@@ -1,16 +1,31 @@
 //! A byte buffer between a socket and the codec.
 //!
-//! An empty buffer that rests holds no memory, so an idle session costs none; one with a few bytes,
-//! a request that is held until its answer comes, holds little. So whoever has a turn works in
-//! memory that was used a moment ago. Not here: what the bytes mean, and where memory comes from
-//! (`kept`).
+//! An empty buffer that rests holds no memory, so an idle session costs none; one with bytes in it, a
+//! request that is held until its answer comes, holds the smallest size that they fit. So whoever has
+//! a turn works in memory that was used a moment ago. Not here: what the bytes mean, and where memory
+//! comes from (`store`, `kept`).
 
 mod kept;
+mod store;
+
+use std::time::Instant;
+
+use store::Store;
 
 /// Bytes of a buffer at work: a body of 64 KiB fits, and its head. One read moves at most so much.
-pub const SIZE: usize = 68 * 1024;
-/// Bytes of one that rests, if what is in it fits.
-pub const SMALL: usize = 4 * 1024;
+pub const SIZE: usize = SIZES[SIZES.len() - 1];
+/// Bytes of the smallest buffer at rest.
+pub const SMALL: usize = SIZES[0];
+/// Bytes of a buffer at rest: the smallest of these sizes that fits.
+pub const SIZES: [usize; 5] = [4 * 1024, 8 * 1024, 16 * 1024, 32 * 1024, 68 * 1024];
+/// `SIZE` among `SIZES`.
+const AT_WORK: usize = SIZES.len() - 1;
+
+/// Returns memory to the system that stayed unused for a while, of what this thread and all threads
+/// together keep for reuse. The result says whether anything is still kept; then call again later.
+pub fn give_back_unused(now: Instant) -> bool {
+    kept::give_back_unused(now)
+}
 
 /// Room below which held bytes are given up: less is of no use to a chunk.
 const LEAST_ROOM: usize = 64;
@@ -26,8 +41,8 @@ pub struct Buffer(Option<Box<Memory>>);
 
 /// The memory of a buffer that has some.
 struct Memory {
-    /// `SIZE` bytes, or more if a head has grown it; `SMALL` while it rests.
-    store: Vec<u8>,
+    /// `SIZE` bytes, or more if a head has grown it; one of `SIZES` while it rests.
+    store: Store,
     start: usize,
     end: usize,
     holds: bool,
@@ -80,7 +95,7 @@ impl Buffer {
         let memory = self.with_room();
         let end = memory.end + bytes.len();
         if end > memory.store.len() {
-            memory.store.resize(end, 0);
+            memory.store.grow(end);
         }
         memory.store[memory.end..end].copy_from_slice(bytes);
         memory.end = end;
@@ -97,7 +112,7 @@ impl Buffer {
 
     /// Keeps what is consumed from now on. The bytes before are gone.
     pub fn hold(&mut self) {
-        let memory = self.0.get_or_insert_with(|| kept::take(SIZE));
+        let memory = self.0.get_or_insert_with(|| kept::take(AT_WORK));
         memory.move_to_front();
         memory.holds = true;
     }
@@ -143,10 +158,10 @@ impl Buffer {
             && at + len <= memory.end
             && memory.start == 0
         {
-            memory.move_into(SIZE);
+            memory.move_into(AT_WORK);
             let end = memory.end - len + with.len();
             if end > memory.store.len() {
-                memory.store.resize(end, 0);
+                memory.store.grow(end);
             }
             memory.store.copy_within(at + len..memory.end, at + with.len());
             memory.store[at..at + with.len()].copy_from_slice(with);
@@ -166,17 +181,19 @@ impl Buffer {
         let Some(memory) = &mut self.0 else { return };
         if memory.is_empty() && !memory.holds {
             self.clear();
-        } else if memory.store.len() > SMALL && memory.used() <= SMALL {
+        } else if let Some(number) = SIZES.iter().position(|size| *size >= memory.used())
+            && SIZES[number] < memory.store.len()
+        {
             if !memory.holds {
                 memory.move_to_front();
             }
-            memory.move_into(SMALL);
+            memory.move_into(number);
         }
     }
 
     fn with_room(&mut self) -> &mut Memory {
-        let memory = self.0.get_or_insert_with(|| kept::take(SIZE));
-        memory.move_into(SIZE);
+        let memory = self.0.get_or_insert_with(|| kept::take(AT_WORK));
+        memory.move_into(AT_WORK);
         if memory.must_move() {
             memory.move_to_front();
             memory.holds = false;
@@ -187,7 +204,7 @@ impl Buffer {
 
 impl Memory {
     fn new(size: usize) -> Box<Self> {
-        Box::new(Memory { store: vec![0; size], start: 0, end: 0, holds: false })
+        Box::new(Memory { store: Store::new(size), start: 0, end: 0, holds: false })
     }
 
     fn is_empty(&self) -> bool {
@@ -204,13 +221,14 @@ impl Memory {
         self.store.len().max(SIZE)
     }
 
-    /// Puts the same bytes into memory of another size, which they must fit. Memory that is larger
-    /// than `SIZE` already is left as it is if that is asked for.
-    fn move_into(self: &mut Box<Self>, size: usize) {
+    /// Puts the same bytes into memory of another one of `SIZES`, which they must fit. Memory that is
+    /// larger than `SIZE` already is left as it is if that is asked for.
+    fn move_into(self: &mut Box<Self>, number: usize) {
+        let size = SIZES[number];
         if self.store.len() == size || (size == SIZE && self.store.len() > SIZE) {
             return;
         }
-        let mut other = kept::take(size);
+        let mut other = kept::take(number);
         other.store[..self.end].copy_from_slice(&self.store[..self.end]);
         (other.start, other.end, other.holds) = (self.start, self.end, self.holds);
         kept::keep(std::mem::replace(self, other));
@@ -321,17 +339,27 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_rests_where_it_is() {
-        let mut buffer = with(&[1; SMALL + 1]);
-        buffer.hold();
-        buffer.consume(SMALL + 1);
-        buffer.rest();
-        assert_eq!(buffer.memory(), SIZE);
-        buffer.rewind();
-        buffer.let_go();
-        buffer.consume(1);
-        buffer.rest();
-        assert_eq!((buffer.memory(), buffer.len()), (SMALL, SMALL));
+    fn one_that_rests_has_the_smallest_size_that_its_bytes_fit() {
+        let less = [0, SIZES[0], SIZES[1], SIZES[2], SIZES[3]];
+        for (size, less) in SIZES.into_iter().zip(less) {
+            for len in [less + 1, size] {
+                let gone = 10.min(SIZE - len);
+                let mut buffer = with(&vec![1; len + gone]);
+                buffer.consume(gone);
+                buffer.rest();
+                assert_eq!((buffer.memory(), buffer.len()), (size, len), "of what is left");
+                buffer.consume(len);
+                buffer.rest();
+                assert_eq!(buffer.memory(), 0);
+                buffer.hold();
+                buffer.push(&vec![1; len]);
+                buffer.consume(len);
+                buffer.rest();
+                assert_eq!(buffer.memory(), size, "what is held counts");
+                buffer.rewind();
+                assert_eq!(buffer.unread(), vec![1; len]);
+            }
+        }
     }
 
     #[test]

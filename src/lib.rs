@@ -9,6 +9,7 @@ pub mod config;
 pub mod demo;
 mod engine;
 pub mod error_log;
+mod free_list;
 pub mod health_check;
 pub mod http1;
 pub mod limit;

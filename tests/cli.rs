@@ -40,6 +40,8 @@ mod health;
 mod large_bodies;
 #[path = "cli/log.rs"]
 mod log;
+#[path = "cli/memory.rs"]
+mod memory;
 #[path = "cli/rate_limit.rs"]
 mod rate_limit;
 #[path = "cli/shutdown.rs"]

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[(&str, u8)] = &[
     ("http1", 0),
     ("buffer", 0),
+    ("free_list", 0),
     ("lock", 0),
     ("config", 1),
     ("state", 1),

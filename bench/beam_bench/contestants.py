@@ -17,6 +17,8 @@ ALL = [*PROXIES, DIRECT]
 # Those that can make requests wait, told what the upstream of the overload can do at a time.
 AT_A_TIME = 16
 BOUNDED = {f"{name}, bounded": name for name in (HAPROXY, THREADS, ASYNC)}
+# The same engines of an earlier build (`--against`).
+EARLIER = {f"{name}, before": name for name in (THREADS, ASYNC)}
 # Idle upstream connections that each may keep: as many as the workloads have clients in flight.
 KEEP = 4096
 # Pipes that HAProxy may splice through: more than any workload has large answers at a time.
@@ -130,7 +132,8 @@ def exchange(port, request, seconds=10):
 def command_of(name, folder, port, ups, clients):
     """How a proxy is started in front of some upstreams."""
     is_bounded = name in BOUNDED
-    name = BOUNDED.get(name, name)
+    program = machine.EARLIER if name in EARLIER else machine.BALANCEBEAM
+    name = BOUNDED.get(name, EARLIER.get(name, name))
     values = {"dir": folder, "port": port, "keep": KEEP, "clients": clients, "both_sides": 2 * clients, "pipes": PIPES}
     if name in (NGINX, HAPROXY):
         config, server = {
@@ -143,7 +146,7 @@ def command_of(name, folder, port, ups, clients):
         file = folder / f"{name}.conf"
         file.write_text(config.format(servers=servers, **values))
         return ["nginx", "-c", file] if name == NGINX else ["haproxy", "-f", file]
-    command = [machine.BALANCEBEAM, "--engine", name, "--threads", "2", "--pool-size", KEEP]
+    command = [program, "--engine", name, "--threads", "2", "--pool-size", KEEP]
     command += ["--bind", f"127.0.0.1:{port}"]
     command += ["--max-in-flight", AT_A_TIME] if is_bounded else []
     return command + [part for up in ups for part in ("--upstream", f"127.0.0.1:{up}")]

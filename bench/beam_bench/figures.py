@@ -7,7 +7,7 @@ here: tables (`report`) and plots (`plots`).
 import json
 import statistics
 
-from beam_bench.contestants import HAPROXY, NGINX
+from beam_bench.contestants import EARLIER, HAPROXY, NGINX
 from beam_bench.workloads import TABLE
 
 FILE = "figures.json"
@@ -29,7 +29,32 @@ def summary(taken, run):
                 "low": short(min(values)),
                 "high": short(max(values)),
             }
-    return {"run": run, "rate": taken.rate, "failed": taken.failed, "contestants": field}
+    part = {"run": run, "rate": taken.rate, "failed": taken.failed, "contestants": field}
+    if taken.plan.against:
+        part["ratios"] = {engine: ratios(taken, engine, before) for before, engine in EARLIER.items()}
+    return part
+
+
+def ratios(taken, new, old):
+    """Of each figure, the ratio new/old of every round that both have; its median and quartiles. What the
+    machine does within a round meets both, so the ratio varies less than the figures do."""
+    if new in taken.failed or old in taken.failed:
+        return {}
+    mine, theirs = taken.rounds.get(new, {}), taken.rounds.get(old, {})
+    found = {}
+    for figure in mine:
+        before = theirs.get(figure, {})
+        each = [value / before[at] for at, value in mine[figure].items() if before.get(at)]
+        if each:
+            low, middle, high = quartiles(each)
+            found[figure] = {"median": short(middle), "low": short(low), "high": short(high), "rounds": len(each)}
+    return found
+
+
+def quartiles(values):
+    if len(values) == 1:
+        return values * 3
+    return statistics.quantiles(values, n=4, method="inclusive")
 
 
 def short(value):

@@ -15,6 +15,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
 BALANCEBEAM = TARGET / "balancebeam"
 PEER = TARGET / "examples" / "bench_peer"
+EARLIER = None  # an earlier build of balancebeam, if there is one to compare with
 # Each program and its package in Debian.
 NEEDED = {"nginx": "nginx-light", "haproxy": "haproxy", "wrk": "wrk"}
 
@@ -52,10 +53,12 @@ def build():
             fail("the build failed")
 
 
-def copy_programs(folder):
+def copy_programs(folder, against=None):
     """What is measured from here on: a build meanwhile changes nothing."""
-    global BALANCEBEAM, PEER
+    global BALANCEBEAM, PEER, EARLIER
     BALANCEBEAM, PEER = (pathlib.Path(shutil.copy2(each, folder)) for each in (BALANCEBEAM, PEER))
+    if against:
+        EARLIER = pathlib.Path(shutil.copy2(against, pathlib.Path(folder) / "earlier"))
 
 
 def version(command):
@@ -67,7 +70,8 @@ def versions():
     told = [version(command) for command in (["nginx", "-v"], ["haproxy", "-v"], ["wrk", "-v"])]
     short = [told[0].split(": ")[-1], " ".join(told[1].split()[:3]), " ".join(told[2].split()[:2])]
     commit = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*"]
-    return [f"{version([str(BALANCEBEAM), '--version'])} ({version(commit)})", *short]
+    earlier = [f"before: {version([str(EARLIER), '--version'])}"] if EARLIER else []
+    return [f"{version([str(BALANCEBEAM), '--version'])} ({version(commit)})", *earlier, *short]
 
 
 def describe():

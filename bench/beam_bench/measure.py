@@ -34,6 +34,7 @@ class Plan:
     seconds: int
     syscalls: str | None
     descriptors: int
+    against: bool = False
 
 
 class Taken:
@@ -42,10 +43,12 @@ class Taken:
     def __init__(self, plan):
         self.plan = plan
         self.values = {}
+        # By contestant and figure, the value of each round that gave one.
+        self.rounds = {}
         self.failed = {}
         self.rate = None
 
-    def take(self, contestant, what, *arguments):
+    def take(self, contestant, what, *arguments, round=None):
         """Adds the figures that `what` returns, unless the contestant has failed already."""
         name = contestant.name
         if name in self.failed:
@@ -65,6 +68,8 @@ class Taken:
         mine = self.values.setdefault(name, {})
         for figure, value in found.items():
             mine.setdefault(figure, []).append(value)
+            if round is not None:
+                self.rounds.setdefault(name, {}).setdefault(figure, {})[round] = value
 
     def fail(self, name, reason):
         self.failed[name] = str(reason)
@@ -144,18 +149,19 @@ def checked_again(contestant, workload):
 
 def closed(workload, taken, folder, names=contestants.ALL):
     plan = taken.plan
+    names = [*names, *contestants.EARLIER] if plan.against else names
     with lined_up(workload, taken, folder, names) as field:
         for rep in range(plan.reps):
             say(f"saturation {rep + 1}/{plan.reps}")
             for each in turned(field, rep):
-                taken.take(each, saturated, workload, plan.seconds)
+                taken.take(each, saturated, workload, plan.seconds, round=rep)
         rates = [taken.median(name, "rate") for name in (NGINX, HAPROXY)]
         if workload.fixed_rate and all(rates):
             taken.rate = max(100, int(min(rates) / 2 / 100) * 100)
             for rep in range(plan.reps):
                 say(f"{taken.rate:,} requests/s {rep + 1}/{plan.reps}")
                 for each in turned(field, rep):
-                    taken.take(each, at_rate, workload, taken.rate, plan.seconds)
+                    taken.take(each, at_rate, workload, taken.rate, plan.seconds, round=rep)
         if plan.syscalls:
             say("system calls")
             for each in [each for each in field if each.process]:

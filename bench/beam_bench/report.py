@@ -3,7 +3,7 @@
 Not here: what the figures mean for a reader's choice (the README), and plots (`plots`).
 """
 
-from beam_bench.contestants import ALL, AT_A_TIME, BOUNDED, PROXIES
+from beam_bench.contestants import ALL, ASYNC, AT_A_TIME, BOUNDED, EARLIER, PROXIES, THREADS
 from beam_bench.figures import median, ratio
 from beam_bench.workloads import BY_NAME, CLOSED, IDLE, OVERLOAD, SCALING, TABLE
 
@@ -18,6 +18,8 @@ missing, there is no figure.
 # What one more connection costs is seen between these two.
 FEW, MANY = BY_NAME["get-8"], BY_NAME["get-4096"]
 LEGEND = {
+    "against": "Ratio new/old: the median of the ratios of the rounds (lower quartile–upper quartile). "
+    "Below 1 the new build needs less; of requests per second it does more above 1.",
     "cpu": "User and system time of the proxy's processes per request in µs (range), and its **ratio "
     "to the cheaper of nginx and HAProxy**.",
     "split": "The same in µs, user + system.",
@@ -74,6 +76,7 @@ def table(title, legend, names, parts, cell):
 
 def markdown(found, plots):
     sections = [INTRODUCTION, *(f"![{title}]({file})\n" for file, title in plots)]
+    sections += [against(found)]
     sections += [*closed(found), growth(found), *scaling(found), *idle(found), *overload(found)]
     sections += [failures(found), runs(found)]
     return "\n".join(section for section in sections if section)
@@ -81,6 +84,8 @@ def markdown(found, plots):
 
 def closed(found):
     parts = found.of(CLOSED)
+
+    names = [*PROXIES, *EARLIER] if any("ratios" in part for _, part in parts) else PROXIES
 
     def cpu(part, name, mine):
         by = ratio(part, name)
@@ -108,16 +113,46 @@ def closed(found):
 
     at_rate = [(titled(workload, part), part) for workload, part in parts if part["rate"]]
     return [
-        table("CPU time per request", LEGEND["cpu"], PROXIES, parts, cpu),
-        table("User and system time", LEGEND["split"], PROXIES, parts, split),
-        table("System calls and context switches", LEGEND["kernel"], PROXIES, parts, kernel),
+        table("CPU time per request", LEGEND["cpu"], names, parts, cpu),
+        table("User and system time", LEGEND["split"], names, parts, split),
+        table("System calls and context switches", LEGEND["kernel"], names, parts, kernel),
         table("Latency at a fixed rate", LEGEND["fixed"], ALL, at_rate, percentiles("fixed_")),
         table(
             "Requests per second", LEGEND["rate"], ALL, parts, lambda _part, _name, mine: spread(mine["rate"])
         ),
         table("Latency at saturation", LEGEND["saturation"], ALL, parts, percentiles("")),
-        table("Memory", LEGEND["memory"], PROXIES, parts, memory),
+        table("Memory", LEGEND["memory"], names, parts, memory),
     ]
+
+
+# What is told of two builds: CPU time first, because it decides.
+AGAINST = {
+    "cpu_us": "CPU time per request",
+    "rate": "requests per second",
+    "p99_us": "p99 at saturation",
+    "fixed_p99_us": "p99 at the same rate",
+    "peak_kib": "most memory",
+}
+
+
+def against(found):
+    """The ratios new/old, a row for each workload and engine; nothing if there was no earlier build."""
+    rows = []
+    for workload, part in found.of(CLOSED):
+        for engine in (THREADS, ASYNC) if "ratios" in part else ():
+            mine = part["ratios"][engine]
+            cells = [
+                f"{mine[figure]['median']:.3f} ({mine[figure]['low']:.3f}–{mine[figure]['high']:.3f})"
+                if figure in mine
+                else "–"
+                for figure in AGAINST
+            ]
+            rounds = max((figure["rounds"] for figure in mine.values()), default=0)
+            rows.append(f"| {workload.title} | {engine} | " + " | ".join(cells) + f" | {rounds} |")
+    if not rows:
+        return ""
+    head = f"| | engine | {' | '.join(AGAINST.values())} | rounds |\n|---|---|" + "---|" * (len(AGAINST) + 1)
+    return "\n".join(["## This build against the one before", "", LEGEND["against"], "", head, *rows, ""])
 
 
 def growth(found):

@@ -263,6 +263,13 @@ impl<L> Awake<L> {
             }
         }
         let Awake { session, upstream, keeps_last, .. } = self;
+        if wants.read_on_first && wants.client_read {
+            let result = hands.read(client, session.space(Side::Client));
+            let more = tell(session, Side::Client, Direction::Read, result, now);
+            wants.client_read = false;
+            wants.upstream_write &= more.is_none();
+            moved.add(more);
+        }
         match upstream {
             Attached::Nothing | Attached::Dialling(..) => (),
             Attached::Open(line) => {

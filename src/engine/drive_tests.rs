@@ -27,6 +27,9 @@ enum Mood {
 struct Wire {
     stream: TcpStream,
     mood: Mood,
+    /// How often it was written to, and read from, not in vain.
+    writes: usize,
+    reads: usize,
 }
 
 impl AsMut<Wire> for Wire {
@@ -63,12 +66,15 @@ impl Hands for Hand {
     type Line = Wire;
 
     fn read(&mut self, wire: &mut Wire, into: &mut [u8]) -> io::Result<usize> {
-        wire.stream.read(into)
+        let n = wire.stream.read(into)?;
+        wire.reads += 1;
+        Ok(n)
     }
 
     fn write(&mut self, wire: &mut Wire, bytes: &[u8], _: bool) -> io::Result<usize> {
         assert!(!bytes.is_empty(), "a system call for nothing");
         wire.may_write()?;
+        wire.writes += 1;
         wire.stream.write(bytes)
     }
 
@@ -136,7 +142,7 @@ fn pair() -> (Wire, TcpStream) {
     let (near, _) = listener.accept().expect("a connection");
     near.set_nonblocking(true).expect("a socket that does not block");
     far.set_nonblocking(true).expect("a socket that does not block");
-    (Wire { stream: near, mood: Mood::Takes }, far)
+    (Wire { stream: near, mood: Mood::Takes, writes: 0, reads: 0 }, far)
 }
 
 impl World {
@@ -276,5 +282,32 @@ fn a_long_answer_of_which_only_the_head_comes_is_502() {
         }
         let got = world.arrives(Side::Client, 12);
         assert_eq!(String::from_utf8_lossy(&got), "HTTP/1.1 502", "reset: {resets}");
+    }
+}
+
+#[test]
+fn a_body_that_has_come_with_its_head_goes_on_with_it_in_one_write() {
+    const BODY: usize = 64 * 1024;
+    let chunk = |len: usize| format!("{len:x}\r\n{}\r\n", "b".repeat(len));
+    let chunks = chunk(BODY / 2).repeat(2) + "0\r\n\r\n";
+    // A chunk that has not begun may be the last one.
+    for (framing, body, most_reads) in [
+        (format!("Content-Length: {BODY}"), "b".repeat(BODY), 2),
+        ("Transfer-Encoding: chunked".to_string(), chunks, 3),
+    ] {
+        let mut world = World::new(false);
+        let request = format!("POST / HTTP/1.1\r\nHost: h\r\n{framing}\r\n\r\n{body}");
+        // All of it has arrived when this returns.
+        world.client.write_all(request.as_bytes()).expect("room for a request");
+        let mut got = 0;
+        world.turn_until("all of it has gone on", |world| {
+            let mut piece = [0; 4096];
+            let n = (&world.upstream).read(&mut piece).unwrap_or(0);
+            got += piece[..n].iter().filter(|&&byte| byte == b'b').count();
+            got >= BODY
+        });
+        assert_eq!(world.line().writes, 1, "{framing}");
+        let reads = world.near_client.reads;
+        assert!(reads <= most_reads, "{framing}: {reads} reads");
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Between two requests a connection is a socket, an address and a time; everything else is put
 //! aside for the next one that wakes. So an idle client costs a tenth of a busy one, and nothing is
-//! allocated for a request after warm-up. Not here: what it does while it is awake (`drive.rs`).
+//! allocated for a request after warm-up. Spares that stay unused are freed. Not here: what it does
+//! while it is awake (`drive.rs`).
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,12 +11,14 @@ use std::time::Instant;
 
 use super::drive::{Awake, Hands, Turn};
 use super::evict::Activity;
+use crate::buffer;
+use crate::free_list::{FreeList, UNUSED};
 use crate::lock::Lock;
 use crate::session::Session;
 use crate::state::ProxyState;
 
-/// Sessions that are kept for connections that wake.
-const MOST_SPARE: usize = 128;
+/// The most bytes of sessions that are kept for connections that wake.
+const MOST_SPARE: usize = 128 << 10;
 
 /// A client's connection.
 pub struct Connection<W, L> {
@@ -35,7 +38,7 @@ enum Life<L> {
 }
 
 /// What connections that fell asleep have left for those that wake.
-pub struct Spares<L>(Lock<Vec<Box<Awake<L>>>>);
+pub struct Spares<L>(Lock<FreeList<Box<Awake<L>>>>);
 
 impl<L> Default for Spares<L> {
     fn default() -> Self {
@@ -45,14 +48,23 @@ impl<L> Default for Spares<L> {
 
 impl<L> Spares<L> {
     fn take(&self) -> Option<Box<Awake<L>>> {
-        self.0.lock().pop()
+        self.0.lock().take()
     }
 
     fn give(&self, spare: Box<Awake<L>>) {
         let mut spares = self.0.lock();
-        if spares.len() < MOST_SPARE {
-            spares.push(spare);
+        if spares.len() < MOST_SPARE / size_of::<Awake<L>>() {
+            spares.give(spare);
         }
+    }
+
+    /// Frees spares and buffers that stayed unused for a while. Returns when this thread has to call
+    /// again, even if nothing happens until then; `None` if nothing is kept.
+    pub fn give_back_unused(&self, now: Instant) -> Option<Instant> {
+        let unused = || self.0.lock().take_unused(now);
+        while unused().is_some() {}
+        let is_any = buffer::give_back_unused(now) | !self.0.lock().is_empty();
+        is_any.then_some(now + UNUSED)
     }
 }
 

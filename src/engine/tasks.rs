@@ -145,9 +145,14 @@ impl Tasks {
         let (hub, ending) = (self.hub.clone(), end.clone());
         let run = move || {
             runtime.spawn(async move {
+                let mut trim_at = None;
                 loop {
                     tokio::time::sleep(SWEEP_INTERVAL).await;
-                    hub.sweep(core, Instant::now());
+                    let (now, shelf) = (Instant::now(), hub.shelf(core));
+                    hub.sweep(core, now);
+                    if trim_at.is_none_or(|at| at <= now) {
+                        trim_at = shelf.spares.give_back_unused(now);
+                    }
                 }
             });
             // Tasks that are left then end with the runtime.

@@ -33,6 +33,7 @@ use super::wire::{self, Heard, Socket};
 use super::woken::Woken;
 use super::{At, Engine};
 use crate::background::Seldom;
+use crate::free_list::UNUSED;
 use crate::lock::Lock;
 use crate::session::{Direction, Side};
 use crate::state::ProxyState;
@@ -222,9 +223,15 @@ impl Shared {
         let mut due = Vec::with_capacity(DUE_AT_ONCE);
         let mut again = VecDeque::with_capacity(DUE_AT_ONCE);
         let mut now = Instant::now();
+        // When this worker frees unused memory next; `None` while it keeps none.
+        let mut trim_at: Option<Instant> = None;
         loop {
-            let patience =
-                if again.is_empty() { self.wheel.wait(now) } else { Some(Duration::ZERO) };
+            let until_trim = trim_at.map(|at| at.saturating_duration_since(now));
+            let patience = match self.wheel.wait(now) {
+                _ if !again.is_empty() => Some(Duration::ZERO),
+                Some(patience) => Some(until_trim.map_or(patience, |until| until.min(patience))),
+                None => until_trim,
+            };
             self.room.wait(&mut events, patience);
             now = Instant::now();
             for (about, news) in events.iter() {
@@ -246,6 +253,12 @@ impl Shared {
                 if let Some(key) = again.pop_front() {
                     self.signal(key, WAKE, now, &mut again);
                 }
+            }
+            match trim_at {
+                Some(at) if at > now => (),
+                Some(_) => trim_at = self.spares.give_back_unused(now),
+                // The worker was active, which may have left memory behind.
+                None => trim_at = Some(now + UNUSED),
             }
             // Those that are woken meanwhile have no event to come.
             again.extend(self.woken.take());

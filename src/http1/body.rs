@@ -96,6 +96,15 @@ impl Decoder {
     pub fn left(&self) -> Option<u64> {
         if let Decoder::Length(left) = self { Some(*left) } else { None }
     }
+
+    /// How many of the next bytes on the wire certainly belong to the body.
+    pub fn left_for_certain(&self) -> u64 {
+        match self {
+            Decoder::Length(left) => *left,
+            Decoder::Chunked(chunked) => chunked.left_of_chunk(),
+            Decoder::UntilClose => u64::MAX,
+        }
+    }
 }
 
 /// Puts a body into the framing in which it leaves.

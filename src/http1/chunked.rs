@@ -98,9 +98,13 @@ impl Chunked {
     /// Says that less of the last `Data` piece was used than it offered.
     pub fn unread(&mut self, len: usize) {
         if len > 0 {
-            let left = if let State::Data(left) = self.state { left } else { 0 };
-            self.state = State::Data(left + len as u64);
+            self.state = State::Data(self.left_of_chunk() + len as u64);
         }
+    }
+
+    /// Bytes of data that are left of the present chunk; 0 between two chunks.
+    pub fn left_of_chunk(&self) -> u64 {
+        if let State::Data(left) = self.state { left } else { 0 }
     }
 
     fn took(&mut self, left: u64) {

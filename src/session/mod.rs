@@ -113,6 +113,9 @@ pub struct Wants {
     /// it has to be looked at first, because a request of which nothing was written can be sent
     /// again.
     pub look_first: bool,
+    /// The last read from the client was cut short, so more of the body is waiting. Read it before
+    /// writing to the upstream, so that head and body leave in one write.
+    pub read_on_first: bool,
 }
 
 /// Why there is no connection.
@@ -272,6 +275,11 @@ pub struct Session {
     moved: Instant,
     /// When the last byte came from the client.
     client_sent: Instant,
+    /// The most bytes that the next read from the client may bring, if the buffer has room for more
+    /// than that; else 0.
+    read_limit: usize,
+    /// Whether the last read from the client brought `read_limit` bytes.
+    is_cut_short: bool,
     /// When it was accepted, if only to be told that there are too many.
     turned_away: Option<Instant>,
     /// Whether a whole request head has come.
@@ -300,6 +308,8 @@ impl Session {
             since: now,
             moved: now,
             client_sent: now,
+            read_limit: 0,
+            is_cut_short: false,
             turned_away: None,
             has_asked: false,
         }
@@ -403,6 +413,7 @@ impl Session {
     /// Room for bytes from `from`; never empty where `Wants` asked to read.
     pub fn space(&mut self, from: Side) -> &mut [u8] {
         let (for_client, for_upstream) = self.appetites();
+        let most_of_request = self.most_of_request();
         let space = match from {
             Side::Client => self.client.input.space(),
             Side::Upstream => self.upstream.input.space(),
@@ -413,7 +424,11 @@ impl Session {
             (Side::Upstream, _, ResponseLeg::Body(_) | ResponseLeg::Tunnel) => for_client,
             _ => space.len(),
         };
-        let len = most.min(space.len());
+        let mut len = most.min(space.len());
+        if from == Side::Client {
+            self.read_limit = if most_of_request < len { most_of_request } else { 0 };
+            len = len.min(most_of_request);
+        }
         &mut space[..len]
     }
 
@@ -428,6 +443,7 @@ impl Session {
         self.moved = now;
         if from == Side::Client {
             self.client_sent = now;
+            self.is_cut_short = n == self.read_limit;
         } else if let Some(exchange) = &mut self.exchange {
             exchange.spoke_first |= !exchange.wrote;
             exchange.response_began |= !exchange.spoke_first;
@@ -553,8 +569,12 @@ impl Session {
             ResponseLeg::Body(_) | ResponseLeg::Tunnel => is_open && for_client >= LEAST_READ,
             ResponseLeg::Idle | ResponseLeg::Done => false,
         };
+        let client_read = client_read
+            && self.client.can_read()
+            && self.most_of_request() > 0
+            && up != Course::Flush;
         Wants {
-            client_read: client_read && self.client.can_read() && up != Course::Flush,
+            client_read,
             client_write: self.client.can_write(),
             upstream_read: upstream_read && self.upstream.can_read() && down != Course::Flush,
             upstream_write: is_open && self.upstream.can_write(),
@@ -567,6 +587,9 @@ impl Session {
             is_last: self.is_last_output(),
             is_head_alone: self.is_head_alone(),
             look_first: self.exchange.as_ref().is_some_and(|exchange| !exchange.wrote),
+            read_on_first: client_read
+                && self.is_cut_short
+                && matches!(self.request_leg, RequestLeg::Body(_)),
         }
     }
 }

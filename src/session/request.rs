@@ -181,6 +181,19 @@ impl Session {
         ends_here.then(|| Reject::with(200, "").into())
     }
 
+    /// The most bytes that may be read from the client: what certainly belongs to the present request,
+    /// and one head. Pipelined requests beyond that wait in the kernel.
+    pub(super) fn most_of_request(&self) -> usize {
+        let of_body = match &self.request_leg {
+            RequestLeg::Head | RequestLeg::Done | RequestLeg::Cut => 0,
+            RequestLeg::Body(transfer) => transfer.decoder.left_for_certain(),
+            RequestLeg::Tunnel => return usize::MAX,
+        };
+        let of_body = usize::try_from(of_body).unwrap_or(usize::MAX);
+        let most = of_body.saturating_add(self.state.config.limits.head);
+        most.saturating_sub(self.client.input.len())
+    }
+
     /// Moves what has arrived of the request's body. Returns whether anything has changed.
     pub(super) fn relay_request(&mut self, now: Instant) -> bool {
         let RequestLeg::Body(transfer) = &mut self.request_leg else { return false };

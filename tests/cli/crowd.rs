@@ -18,7 +18,7 @@ const HALF_SENT: usize = 200;
 const QUICK: Duration = Duration::from_millis(500);
 
 /// Raises this process's own limit of descriptors as far as it may; returns how far that was.
-fn raise_descriptor_limit() -> usize {
+pub fn raise_descriptor_limit() -> usize {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     setrlimit(Resource::Nofile, raised).expect("the soft limit may be raised to the hard one");

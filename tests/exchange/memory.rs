@@ -137,3 +137,29 @@ fn pipelined_requests_without_end_are_not_read_before_their_turn() {
     assert_eq!(world.client.left(), GET.len() * 10_000);
     assert!(world.session.buffered() <= SMALL);
 }
+
+#[test]
+fn during_an_exchange_no_more_than_a_head_is_held_of_what_comes_behind_the_request() {
+    let head = script().config.limits.head;
+    let cookie = "c".repeat(6 * 1024);
+    let first = |fields: &str, body: &str| {
+        format!("PUT / HTTP/1.1\r\nHost: h\r\nCookie: {cookie}\r\n{fields}\r\n{body}")
+    };
+    for (case, request) in [
+        ("no body", first("", "")),
+        ("a body of a known length", first("Content-Length: 1\r\n", "x")),
+        ("chunks", first("Transfer-Encoding: chunked\r\n", "1\r\nx\r\n0\r\n\r\n")),
+    ] {
+        let pipelined = "GET / HTTP/1.1\r\nHost: h\r\nA: b\r\n\r\n".repeat(60 * 1024 / 34);
+        let mut world = asked(&(request.clone() + &pipelined));
+        let held = pipelined.len() - world.client.left();
+        assert!(held <= head, "{case}: {held} bytes are read of the next requests");
+        world.session.rest();
+        let memory = world.session.buffered();
+        assert!(memory <= 24 * 1024, "{case}: {memory} bytes are held");
+        // And every one of them has its turn.
+        world.upstream.pending.extend_from_slice(OK.as_bytes());
+        world.drive();
+        assert!(world.client.seen.starts_with(b"HTTP/1.1 200 OK\r\n"), "{case}");
+    }
+}

@@ -237,6 +237,12 @@ impl World {
                 Side::Upstream => (wants.client_read, wants.upstream_write) = (false, false),
             }
         }
+        if wants.read_on_first && wants.client_read {
+            let more = self.read(Side::Client);
+            wants.client_read = false;
+            wants.upstream_write &= !more;
+            moved |= more;
+        }
         if wants.upstream_read {
             moved |= self.read(Side::Upstream);
         }
