@@ -13,7 +13,7 @@ const PIECE: usize = 20_000;
 /// What looks like an answer to the next request, and answers nobody.
 const STRAY: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nstray!";
 const GARBAGE: [&str; 3] =
-    ["SSH-2.0\r\n\r\n", "HTTP/1.1 200 OK\r\nA : b\r\n\r\n", "HTTP/1.1 200\r\n\r\n"];
+    ["SSH-2.0\r\n\r\n", "HTTP/1.1 200 OK\r\nA : b\r\n\r\n", "HTTP/1.1 200OK\r\n\r\n"];
 
 pub struct Peer {
     upstream: usize,
