@@ -317,7 +317,7 @@ fn a_response_that_follows_an_interim_one_is_not_asked_for_again() {
 #[test]
 fn malformed_responses_are_502_and_drop_their_connection() {
     for response in [
-        "HTTP/1.1 200\r\n\r\n",
+        "HTTP/1.1 200OK\r\n\r\n",
         "HTTP/2.0 200 OK\r\n\r\n",
         "HTTP/1.1 099 No\r\n\r\n",
         "\r\nHTTP/1.1 200 OK\r\n\r\n",

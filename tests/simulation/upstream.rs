@@ -143,7 +143,7 @@ impl Conn {
         let plan = &self.plan;
         if plan.is_garbage {
             let garbage =
-                ["SSH-2.0\r\n\r\n", "HTTP/1.1 200 OK\r\nA : b\r\n\r\n", "HTTP/1.1 200\r\n\r\n"];
+                ["SSH-2.0\r\n\r\n", "HTTP/1.1 200 OK\r\nA : b\r\n\r\n", "HTTP/1.1 200OK\r\n\r\n"];
             self.says.extend_from_slice(draws.one_of(&garbage).as_bytes());
             return;
         }
