@@ -10,10 +10,6 @@ use super::retry::Failure;
 use super::{Link, Phase, Session};
 use crate::http1::Reject;
 
-/// How long an idle client may still begin a request once a drain has begun: one that was on its
-/// way.
-const DRAIN_GRACE: Duration = Duration::from_millis(300);
-
 /// How long a request waits for descriptors, ports or memory before it asks again; each further
 /// pause is twice as long, so that many that wait do not make the shortage worse.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
@@ -59,7 +55,7 @@ impl Session {
         let last_moved = self.since.max(self.moved);
         Some(match self.waiting {
             Timeout::Idle => self.since + timeouts.idle,
-            Timeout::Grace => self.since + DRAIN_GRACE,
+            Timeout::Grace => self.since + timeouts.drain_grace,
             Timeout::Head => self.since + timeouts.head,
             Timeout::Shortage => self.since + self.shortage_pause(),
             Timeout::Queue => self.since + timeouts.queue,
