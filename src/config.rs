@@ -3,6 +3,7 @@
 //! Every limit and every deadline of the program is a field here, with its unit. Not here: reading
 //! flags (`cli/`), opening sockets, resolving names (`server.rs`).
 
+use std::convert::Infallible;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -127,6 +128,9 @@ pub struct Timeouts {
     pub pool: Duration,
     /// Finishing what is in flight once told to stop.
     pub drain: Duration,
+    /// How long an idle client may still begin a request once told to stop: one that was on its way.
+    /// May be zero: then only what has arrived by then is served.
+    pub drain_grace: Duration,
 }
 
 /// What is told to the other side about the way a message took.
@@ -268,6 +272,10 @@ impl Config {
                 return Err(BadValue::new(&value, "give more than nothing, and a year at most"));
             }
         }
+        if timeouts.drain_grace > LONGEST {
+            let value = format!("timeouts.drain_grace = {:?}", timeouts.drain_grace);
+            return Err(BadValue::new(&value, "give a year at most"));
+        }
         let path_is_good =
             health.path.starts_with('/') && health.path.bytes().all(|b| b > b' ' && b != 0x7f);
         if !path_is_good {
@@ -309,6 +317,7 @@ impl Default for Timeouts {
             linger: Duration::from_secs(2),
             pool: Duration::from_secs(50),
             drain: Duration::from_secs(30),
+            drain_grace: Duration::from_millis(300),
         }
     }
 }
@@ -385,6 +394,30 @@ impl Authority {
 impl From<SocketAddr> for Authority {
     fn from(address: SocketAddr) -> Self {
         Authority { host: address.ip().to_string(), port: address.port() }
+    }
+}
+
+impl TryFrom<&str> for Authority {
+    type Error = BadValue;
+
+    fn try_from(text: &str) -> Result<Self, BadValue> {
+        text.parse()
+    }
+}
+
+impl TryFrom<String> for Authority {
+    type Error = BadValue;
+
+    fn try_from(text: String) -> Result<Self, BadValue> {
+        text.parse()
+    }
+}
+
+impl TryFrom<&String> for Authority {
+    type Error = BadValue;
+
+    fn try_from(text: &String) -> Result<Self, BadValue> {
+        text.parse()
     }
 }
 
@@ -522,6 +555,12 @@ impl fmt::Display for BadValue {
 }
 
 impl std::error::Error for BadValue {}
+
+impl From<Infallible> for BadValue {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -15,6 +15,7 @@ use std::time::Duration;
 use log::info;
 use threadpool::ThreadPool;
 
+use crate::config::Timeouts;
 use crate::server::{Drained, Server, StartError};
 
 /// What the probes ask for, so that the dropping upstream can tell them from requests.
@@ -60,6 +61,7 @@ impl Demo {
         }
         let server = builder.configure(|config| {
             config.bind = bind;
+            config.timeouts.drain_grace = Timeouts::default().drain_grace;
             config.health.path = PROBE_PATH.to_string();
             config.health.interval = Some(PROBE_INTERVAL);
         });

@@ -23,8 +23,12 @@ pub mod state;
 pub mod upstream;
 pub mod who;
 
-pub use config::{Authority, Config};
+pub use config::{
+    Authority, BadValue, Config, EngineKind, Forwarding, HealthConfig, Limits, Policy, RetryRules,
+    StatusSet, Timeouts, WhenFull,
+};
 /// For the simulator among the tests, which has no sockets: nothing here is promised to anybody.
 #[doc(hidden)]
 pub use engine::parts as engine_parts;
-pub use server::{Builder, Drained, Server, StartError};
+pub use server::{Builder, Drained, Server, StartError, UpstreamStatus};
+pub use state::Stats;

@@ -29,15 +29,17 @@
 //!
 //! Not here: flags and signals (`main.rs`), what a request means (`session/`).
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::background::{Background, Stop};
-use crate::config::{Authority, BadValue, Config, EngineKind};
+use crate::config::{Authority, BadValue, Config, EngineKind, Timeouts};
 use crate::engine::Engine;
 use crate::engine::accept::{Acceptor, listen};
 use crate::engine::gate::Gate;
@@ -47,12 +49,14 @@ use crate::health_check::HealthCheckThread;
 use crate::rate_limit::RateLimitThread;
 use crate::resolve::{ResolveThread, resolve};
 use crate::state::{ProxyState, Stats};
-use crate::upstream::Upstreams;
+use crate::upstream::{Upstream, Upstreams};
 
 /// Descriptors that the program itself needs: listener, waiting room, probes and the like.
 const OWN_DESCRIPTORS: usize = 32;
 /// How often it is looked whether errors are to be told that were only counted.
 const ERRORS_INTERVAL: Duration = Duration::from_secs(10);
+/// How often it is looked whether an upstream that is waited for is live, or ejected.
+const STATUS_LOOK: Duration = Duration::from_millis(5);
 /// Descriptors that are counted on where the system sets no limit.
 const UNLIMITED: u64 = 1 << 20;
 
@@ -74,9 +78,26 @@ struct Running {
     _errors: Background,
 }
 
-/// Gathers what a `Server` needs; binds `127.0.0.1:0` unless told otherwise.
+/// Gathers what a `Server` needs. Other defaults than the program's: it binds `127.0.0.1:0`, and
+/// when it is stopped, idle clients are let go at once (`Timeouts::drain_grace` is zero).
+#[derive(Debug)]
 pub struct Builder {
     config: Config,
+    /// The first upstream that could not be read.
+    bad_upstream: Option<BadValue>,
+}
+
+/// One upstream at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamStatus {
+    /// `host:port`, as in log lines.
+    pub name: String,
+    /// Whether it is chosen for requests.
+    pub live: bool,
+    /// Why it was ejected the last time; `None` if it never was.
+    pub why: Option<String>,
+    /// Requests that it has now.
+    pub in_flight: usize,
 }
 
 /// Why a balancer could not start.
@@ -84,6 +105,8 @@ pub struct Builder {
 pub enum StartError {
     /// No upstream was given.
     NoUpstream,
+    /// An upstream is not `host:port`.
+    Upstream(BadValue),
     /// A value in the configuration is out of range.
     Config(BadValue),
     /// The address cannot be listened on.
@@ -109,7 +132,8 @@ impl Server {
     /// Starts to gather.
     pub fn builder() -> Builder {
         let bind = SocketAddr::from(([127, 0, 0, 1], 0));
-        Builder { config: Config { bind, ..Config::default() } }
+        let timeouts = Timeouts { drain_grace: Duration::ZERO, ..Timeouts::default() };
+        Builder { config: Config { bind, timeouts, ..Config::default() }, bad_upstream: None }
     }
 
     /// Where it listens.
@@ -120,23 +144,92 @@ impl Server {
     /// Takes what has already connected, stops accepting, and finishes what is in flight for up to
     /// the drain timeout.
     pub fn stop(mut self) -> Drained {
-        let running = self.running.take();
-        running.map_or(Drained { finished: 0, failed: 0, cut: 0 }, Running::stop)
+        self.end(None)
+    }
+
+    /// Stops at once: what is in flight is cut.
+    pub fn stop_now(mut self) -> Drained {
+        self.end(Some(Duration::ZERO))
+    }
+
+    /// Every upstream, in the order in which they were given.
+    pub fn upstreams(&self) -> Vec<UpstreamStatus> {
+        let status = |upstream: &Arc<Upstream>| UpstreamStatus {
+            name: upstream.name().to_string(),
+            live: upstream.is_up(),
+            why: upstream.ejected_for().map(|seen| seen.to_string()),
+            in_flight: upstream.in_flight(),
+        };
+        self.all_upstreams().iter().map(status).collect()
+    }
+
+    /// What was counted since the start. A request counts once its answer is out.
+    pub fn stats(&self) -> Stats {
+        self.running.as_ref().map(Running::stats).unwrap_or_default()
+    }
+
+    /// Waits until the upstream `name` (`host:port`) is live. Returns whether it is: `false` after
+    /// `timeout`, or if there is no such upstream.
+    pub fn wait_until_live(&self, name: &str, timeout: Duration) -> bool {
+        self.wait_until(name, timeout, true)
+    }
+
+    /// Waits until the upstream `name` (`host:port`) is ejected. Returns whether it is: `false` after
+    /// `timeout`, or if there is no such upstream.
+    pub fn wait_until_ejected(&self, name: &str, timeout: Duration) -> bool {
+        self.wait_until(name, timeout, false)
+    }
+
+    fn wait_until(&self, name: &str, timeout: Duration, live: bool) -> bool {
+        let named = || self.all_upstreams().iter().filter(|upstream| upstream.name() == name);
+        if named().next().is_none() {
+            return false;
+        }
+        let begin = Instant::now();
+        loop {
+            if named().all(|upstream| upstream.is_up() == live) {
+                return true;
+            }
+            let left = timeout.saturating_sub(begin.elapsed());
+            if left.is_zero() {
+                return false;
+            }
+            thread::sleep(left.min(STATUS_LOOK));
+        }
+    }
+
+    fn all_upstreams(&self) -> &[Arc<Upstream>] {
+        self.running.as_ref().map_or(&[], |running| running.state.upstreams.all())
+    }
+
+    fn end(&mut self, drain: Option<Duration>) -> Drained {
+        let Some(running) = self.running.take() else {
+            return Drained { finished: 0, failed: 0, cut: 0 };
+        };
+        let drain = drain.unwrap_or(running.state.config.timeouts.drain);
+        running.stop(drain)
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("address", &self.address)
+            .field("upstreams", &self.upstreams())
+            .finish_non_exhaustive()
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if let Some(running) = self.running.take() {
-            running.stop();
-        }
+        self.end(None);
     }
 }
 
 impl Running {
-    fn stop(mut self) -> Drained {
+    fn stop(mut self, drain: Duration) -> Drained {
         let before = self.stats();
-        let until = Instant::now() + self.state.config.timeouts.drain;
+        let until = Instant::now() + drain;
         self.state.stop();
         // Twice: those that are idle go first, so that there is room for those that have connected,
         // which are then told as well.
@@ -161,9 +254,17 @@ impl Running {
 }
 
 impl Builder {
-    /// Adds an upstream.
-    pub fn upstream(mut self, upstream: impl Into<Authority>) -> Self {
-        self.config.upstreams.push(upstream.into());
+    /// Adds an upstream: a `SocketAddr`, or a text such as `"app.example:8080"`. A text that cannot be
+    /// read is the error of `start`.
+    pub fn upstream<U>(mut self, upstream: U) -> Self
+    where
+        U: TryInto<Authority>,
+        U::Error: Into<BadValue>,
+    {
+        match upstream.try_into() {
+            Ok(upstream) => self.config.upstreams.push(upstream),
+            Err(error) => _ = self.bad_upstream.get_or_insert(error.into()),
+        }
         self
     }
 
@@ -175,6 +276,9 @@ impl Builder {
 
     /// Binds, starts the engine and the background threads, and returns.
     pub fn start(self) -> Result<Server, StartError> {
+        if let Some(error) = self.bad_upstream {
+            return Err(StartError::Upstream(error));
+        }
         let mut config = self.config;
         if config.upstreams.is_empty() {
             return Err(StartError::NoUpstream);
@@ -303,12 +407,13 @@ fn raise_descriptor_limit() -> usize {
     now.unwrap_or(UNLIMITED).min(UNLIMITED) as usize
 }
 
-impl std::fmt::Display for StartError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StartError::NoUpstream => {
                 write!(f, "no upstream: give at least one with --upstream host:port")
             }
+            StartError::Upstream(error) => write!(f, "upstream {error}"),
             StartError::Config(error) => write!(f, "the configuration has {error}"),
             StartError::Bind(address, error) => write!(f, "cannot listen on {address}: {error}"),
             StartError::Resolve(authority, error) => write!(

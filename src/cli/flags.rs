@@ -402,6 +402,7 @@ impl TimeoutFlags {
             linger: self.linger_timeout.0,
             pool: self.pool_timeout.0,
             drain: self.drain_timeout.0,
+            drain_grace: Timeouts::default().drain_grace,
         }
     }
 }

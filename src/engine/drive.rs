@@ -174,10 +174,13 @@ impl<L> Awake<L> {
         // What happened while nobody looked, perhaps because the machine slept, was in time: it is
         // heard before a deadline fires.
         let is_due = self.session.deadline().is_some_and(|at| at <= now);
-        let mut grace = if is_due { LATE_MOVES } else { 0 };
+        // A drain may leave idle clients no time at all. What has arrived by then counts as well, and
+        // one that begins within this turn wakes the session once more.
+        let is_draining = self.session.is_draining();
+        let mut grace = if is_due || is_draining { LATE_MOVES } else { 0 };
         loop {
             let next = match grace {
-                0 => self.session.next(now),
+                0 if is_draining || !self.session.is_draining() => self.session.next(now),
                 _ => self.session.next_before_deadline(now),
             };
             match next {

@@ -184,7 +184,9 @@ impl Engine for Threads {
         let now = Instant::now();
         for index in self.shared.places.numbers() {
             if let Some(place) = self.shared.places.get(index) {
-                self.shared.signal(place.seat.occupant(index), WAKE, now, &mut again);
+                // What has arrived counts, even if the news of it are still on their way.
+                let news = WAKE | READABLE;
+                self.shared.signal(place.seat.occupant(index), news, now, &mut again);
             }
         }
         self.shared.come_back_to(again);

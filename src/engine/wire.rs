@@ -170,6 +170,11 @@ pub fn listen_in(socket: impl AsFd) -> Heard {
     }
 }
 
+/// Reads some of what has arrived, if anything has.
+pub fn receive(socket: impl AsFd, into: &mut [u8]) -> io::Result<usize> {
+    Ok(rustix::net::recv(socket, into, RecvFlags::DONTWAIT)?.1)
+}
+
 /// Writes some of the bytes. If they are the last before the end, which is to follow at once, the
 /// system keeps them until then, and sends one segment instead of two.
 pub fn send(socket: impl AsFd, bytes: &[u8], is_last: bool) -> io::Result<usize> {

@@ -10,10 +10,6 @@ use super::retry::{CLIENT_STALLED, Failure};
 use super::{Link, Phase, Session};
 use crate::http1::Reject;
 
-/// How long an idle client may still begin a request once a drain has begun: one that was on its
-/// way.
-const DRAIN_GRACE: Duration = Duration::from_millis(300);
-
 /// How long a client that is turned away may stay, from accept to close, whatever it does.
 const TURN_AWAY_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -74,7 +70,7 @@ impl Session {
         let last_moved = self.since.max(self.moved);
         let at = match self.waiting {
             Timeout::Idle => self.since + timeouts.idle,
-            Timeout::Grace => self.since + DRAIN_GRACE,
+            Timeout::Grace => self.since + timeouts.drain_grace,
             Timeout::Head => self.since + timeouts.head,
             Timeout::Shortage => self.since + self.shortage_pause(),
             Timeout::Queue => self.since + timeouts.queue,

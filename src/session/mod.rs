@@ -349,6 +349,11 @@ impl Session {
         self.step(now, true)
     }
 
+    /// Whether a drain has begun.
+    pub fn is_draining(&self) -> bool {
+        self.state.is_stopping()
+    }
+
     /// The same, but no deadline fires: for a driver that comes late, and has not yet told what has
     /// happened meanwhile.
     pub fn next_before_deadline(&mut self, now: Instant) -> Next {

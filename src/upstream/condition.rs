@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::health::Health;
+use super::health::{Health, Seen};
 
 /// How long an ejected upstream is left alone before one real request tries it, if no probe can
 /// restore it. One that fails requests is left alone for twice as long each time.
@@ -21,6 +21,8 @@ pub(super) const TRICKLE: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub(super) struct Condition {
     pub health: Health,
+    /// Why it was ejected the last time.
+    pub ejected_for: Option<Seen>,
     /// When a real request may try it; only while it is ejected and no probe can restore it.
     pub trial_at: Option<Instant>,
     /// A trial is out, and no other one is sent before then.

@@ -235,7 +235,10 @@ impl Upstreams {
                 condition.trial_out_until = None;
             }
             match change {
-                Some(Change::Ejected(_)) => condition.ejected(self.trials, now),
+                Some(Change::Ejected(why)) => {
+                    condition.ejected_for = Some(why);
+                    condition.ejected(self.trials, now);
+                }
                 Some(Change::Restored(_)) => {
                     (condition.trial_at, condition.restored_at) = (None, Some(now));
                 }

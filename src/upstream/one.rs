@@ -106,6 +106,11 @@ impl Upstream {
         self.turns.load(Ordering::Acquire).is_multiple_of(2)
     }
 
+    /// What it was ejected for the last time; `None` if it never was.
+    pub fn ejected_for(&self) -> Option<Seen> {
+        self.condition.lock().ejected_for
+    }
+
     /// It is ejected or restored.
     pub(super) fn turn(&self) {
         self.turns.fetch_add(1, Ordering::AcqRel);
