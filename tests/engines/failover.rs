@@ -230,10 +230,14 @@ fn a_loss_after_connecting_does_not_eject_at_once(engine: EngineKind) {
         c.health.fall = 3;
         c.policy = Policy::RoundRobin;
     });
-    for _ in 0..12 {
-        assert_eq!(balancer.ask(&get("/")).status(), 200);
-    }
-    assert_eq!(dying.deliveries(), 3, "three in a row eject, not one");
+    let ask = |client: usize| {
+        let fields = format!("X-Forwarded-For: 198.51.100.{client}\r\n");
+        assert_eq!(balancer.ask(&request("GET", "/", &fields, "")).status(), 200);
+    };
+    (0..8).for_each(|_| ask(1));
+    assert_eq!(dying.deliveries(), 4, "one client alone does not eject, whatever it asks for");
+    (2..14).for_each(ask);
+    assert_eq!(dying.deliveries(), 6, "three clients in a row eject");
 }
 
 // Beside the rules: even shares
