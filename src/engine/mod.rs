@@ -16,6 +16,7 @@
 //!   woken.rs         those that others woke
 //!   wire.rs          a non-blocking socket
 //!   line.rs          a connection to an upstream, and who uses it
+//!   handover.rs      the word that says who uses it
 //!   slab.rs          places that threads share by number
 //! ```
 
@@ -29,6 +30,7 @@ use gate::Pass;
 pub mod accept;
 mod drive;
 pub mod gate;
+mod handover;
 mod life;
 mod line;
 mod pipe;
