@@ -6,8 +6,9 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
+use super::handover::Handover;
 use super::slab::Slab;
 use super::waiting_room::Key;
 use super::wire::{self, Socket};
@@ -28,7 +29,7 @@ pub(super) struct LinePlace {
     generation: AtomicU32,
     upstream: AtomicUsize,
     /// The number of the session's key, which is never that of nobody.
-    user: AtomicU64,
+    user: Handover,
 }
 
 /// Who uses a connection.
@@ -56,23 +57,21 @@ impl Line {
         let generation = Key::next_generation(place.generation.load(Ordering::Acquire)).max(1);
         place.generation.store(generation, Ordering::Release);
         place.upstream.store(upstream.0, Ordering::Relaxed);
-        place.user.store(user.number(), Ordering::SeqCst);
+        place.user.take(user.number());
         Ok(Line { socket, key: Key { index, generation }, upstream, places: places.clone() })
     }
 
     /// The session on a seat uses it from now on.
     pub fn set_used_by(&self, user: Key) {
-        self.set_user(user.number());
+        if let Some(place) = self.places.get(self.key.index) {
+            place.user.take(user.number());
+        }
     }
 
     /// It goes into the pool.
     pub fn set_idle(&self) {
-        self.set_user(NOBODY);
-    }
-
-    fn set_user(&self, number: u64) {
         if let Some(place) = self.places.get(self.key.index) {
-            place.user.store(number, Ordering::SeqCst);
+            place.user.leave(NOBODY);
         }
     }
 }
@@ -100,9 +99,15 @@ impl LinePlace {
         if self.generation.load(Ordering::Acquire) != generation {
             return None;
         }
-        Some(match self.user.load(Ordering::SeqCst) {
+        Some(match self.user.user() {
             NOBODY => User::Nobody(UpstreamId(self.upstream.load(Ordering::Relaxed))),
             number => User::Session(Key::from_number(number)),
         })
+    }
+
+    /// Whether the session on a seat still uses the connection, now that news were written onto that
+    /// seat.
+    pub fn is_still_used_by(&self, seat: Key) -> bool {
+        self.user.is_still(seat.number())
     }
 }

@@ -18,6 +18,7 @@
 //!   woken.rs         those that others woke
 //!   wire.rs          a non-blocking socket
 //!   line.rs          a connection to an upstream, and who uses it
+//!   handover.rs      the word that says who uses it
 //!   slab.rs          places that threads share by number
 //! ```
 
@@ -34,6 +35,7 @@ pub mod accept;
 mod drive;
 mod evict;
 pub mod gate;
+mod handover;
 mod life;
 mod line;
 mod pipe;

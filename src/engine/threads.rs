@@ -306,7 +306,7 @@ impl Shared {
             };
             let Some(place) = self.places.get(seat.index) else { return };
             let must_drive = place.seat.signal(seat, news << UPSTREAM);
-            let is_same = line.user(key.generation) == Some(user);
+            let is_same = line.is_still_used_by(seat);
             if must_drive {
                 self.drive(place, seat, now, again);
             }
