@@ -103,7 +103,7 @@ impl Evictor {
         let is_old = |at: Instant| now.saturating_duration_since(at) >= SCAN_INTERVAL;
         if candidates.scanned.is_none_or(is_old) {
             candidates.scanned = Some(now);
-            candidates.rest = self.scan(places, &word, now);
+            candidates.rest = self.scan(places, word, now);
         }
         loop {
             let (seen, place) = candidates.rest.pop()?;
