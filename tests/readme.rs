@@ -99,8 +99,8 @@ fn the_readme_tells_every_flag_as_help_does() {
 #[test]
 fn the_readme_and_the_rules_name_no_flag_that_does_not_exist() {
     /// Flags of other programs.
-    const OTHERS: [&str; 5] =
-        ["--release", "--example", "--retry", "--retry-delay", "--retry-connrefused"];
+    const OTHERS: [&str; 6] =
+        ["--release", "--example", "--retry", "--retry-delay", "--retry-connrefused", "--against"];
     let (help, demo) = (help(&["--help"]), help(&["demo", "--help"]));
     let known = [long_flags(&help), long_flags(&demo)].concat();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
