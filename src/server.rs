@@ -298,14 +298,7 @@ impl Builder {
             );
         }
         let descriptors = raise_descriptor_limit();
-        let carried = (descriptors.saturating_sub(OWN_DESCRIPTORS) / 5 * 4).max(1);
-        let most = config.limits.connections.unwrap_or(carried).max(1);
-        if most > carried {
-            log::warn!(
-                "max_connections={most} descriptor_limit={descriptors}: the limit carries {carried} \
-                 connections; raise it (ulimit -n) or lower --max-connections"
-            );
-        }
+        let most = most_connections(config.limits.connections, descriptors);
         config.limits.connections = Some(most);
         let gate = Gate::new(most);
         let places = Gate::places(most);
@@ -345,6 +338,19 @@ impl Builder {
         };
         Ok(Server { address, running: Some(running) })
     }
+}
+
+/// Client connections that may be open: as many as were `asked` for, or as `descriptors` carry.
+fn most_connections(asked: Option<usize>, descriptors: usize) -> usize {
+    let carried = (descriptors.saturating_sub(OWN_DESCRIPTORS) / 5 * 4).max(1);
+    let most = asked.unwrap_or(carried).max(1);
+    if most > carried {
+        log::warn!(
+            "max_connections={most} descriptor_limit={descriptors}: the limit carries {carried} \
+             connections; raise it (ulimit -n) or lower --max-connections"
+        );
+    }
+    most
 }
 
 /// Work for a thread: to tell of errors that were only counted, once it is time.

@@ -129,7 +129,7 @@ fn a_body_that_comes_keeps_its_room_whoever_waits() {
     let piece = "b".repeat(1_024);
     let mut story = trickling(PUT_9000).another_waits();
     for _ in 0..8 {
-        story = story.after_ms(900).client_sends(&piece).upstream_sees(&piece);
+        story = story.after_ms(900).client_sends_at_once(&piece).upstream_sees(&piece);
     }
     story.replay();
 }
