@@ -1,7 +1,7 @@
 //! Errors that clients see and that we make: 502, 503, 504, and answers that are cut. They are
 //! logged once a minute for each upstream and reason, with a count.
 //!
-//! No clock: whoever reports one says when. Not here: errors that upstreams answer (they go
+//! No clock: the caller passes the time. Not here: errors that upstreams answer (they go
 //! through), lines for each exchange (`session/record.rs`).
 
 use std::collections::HashMap;

@@ -1,5 +1,5 @@
 //! Log lines on standard error, written by a thread of their own, so that no other thread waits for
-//! whoever reads them.
+//! their reader.
 //!
 //! A line that finds the queue full is dropped and counted. Not here: what is logged and when (the
 //! `log` macros, everywhere).
@@ -160,7 +160,7 @@ impl Write for LineWriter {
 }
 
 impl Counts {
-    /// Dropped, and nobody was told yet.
+    /// Dropped lines that no log line has told of yet.
     fn untold(&self) -> u64 {
         self.dropped.load(Ordering::SeqCst).saturating_sub(self.told.load(Ordering::SeqCst))
     }
@@ -175,7 +175,7 @@ impl Counts {
     }
 }
 
-/// Writes what comes until nobody can log any more.
+/// Writes lines until every sender is gone.
 fn write_lines(
     lines: &Receiver<Vec<u8>>,
     mut output: impl Write,

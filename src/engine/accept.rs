@@ -178,7 +178,7 @@ impl Accepting {
         while self.stopping.lock().is_none() {
             let to_be_told = self.when_full == WhenFull::Refuse;
             if self.gate.is_full() {
-                // Nobody goes before somebody comes.
+                // No connection is closed before another client comes.
                 if !has(&*self.listener, PollFlags::IN, FULL_LOOK) || self.stopping.lock().is_some()
                 {
                     continue;

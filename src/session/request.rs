@@ -160,7 +160,7 @@ impl Session {
         if hops.any(|hops| hops.inspect(|hops| ends_here |= *hops == 0).is_none()) {
             return Some(Reject::bad("Max-Forwards is not a number").into());
         }
-        // Every well-formed request counts, whoever answers it (rule 46).
+        // Every well-formed request counts, also one that is answered here (rule 46).
         if let Some(limiter) = &self.state.limiter
             && let Err(wait) = limiter.admit(client, now)
         {

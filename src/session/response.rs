@@ -80,7 +80,7 @@ impl Session {
     }
 
     /// Bytes on a connection that was kept, behind a request that was written to it, begin no
-    /// response: most likely they were on their way before, and belong to nobody.
+    /// response: most likely they were on their way before, and answer no request.
     fn note_stray_bytes(&self, now: Instant) {
         let is_response = self.upstream.input.unread().iter().zip(b"HTTP/1.").all(|(a, b)| a == b);
         if self.link == (Link::Open { reused: true }) && !is_response {

@@ -9,7 +9,7 @@
 //! | any          | Head     | 101 otherwise               | 502                                                       |
 //! | Body         | Head     | final head                  | forward it and keep relaying both ways                    |
 //! | Body         | Head     | the upstream stops reading  | wait for its response; then Cut                           |
-//! | Body         | Head     | the client stalls, the upstream ends | 408, and nobody is blamed                        |
+//! | Body         | Head     | the client stalls, the upstream ends | 408, and no upstream is blamed                   |
 //! | any          | Head     | the upstream ends or fails  | `retry::decide`                                           |
 //! | any          | Body     | the upstream ends too soon  | abort: no clean end                                       |
 //! | Body         | Done     | the answer was the upstream's | Cut; drop the upstream; linger, then close              |

@@ -289,7 +289,7 @@ mod tests {
             ("5b", "UU"),
             ("5b5", "UUe"),
             ("bcsbcd", "UUUUUe"), // a good one in between starts the count again
-            ("bbbbbb", "UUUUUU"), // one client alone ejects nobody
+            ("bbbbbb", "UUUUUU"), // one client alone ejects no upstream
             ("bbcbcd", "UUUUUe"),
             ("5bc", "UUe"),
             ("55p555", "UUUUUe"),

@@ -24,7 +24,7 @@ each_engine!(beside_others:
 /// More than the pipe to the reader holds.
 const REQUESTS: usize = 2_000;
 
-/// A balancer that logs each exchange, and nobody reads it.
+/// A balancer that logs each exchange, and a log that is not read.
 fn unread(engine: &str, echo: &Echo) -> Balancer {
     let balancer = Balancer::start(engine, &[echo], &["-v"]);
     balancer.stop_reading();

@@ -114,7 +114,7 @@ fn bodies_that_trickle_keep_no_upstream_from_others(engine: EngineKind) {
     upstream.wait_until("four requests have begun", |log| log.connections == 4);
     let began = Instant::now();
     while balancer.ask(&get("/polite")).status() != 200 {
-        assert!(began.elapsed() < raw::PATIENCE, "nobody else is served");
+        assert!(began.elapsed() < raw::PATIENCE, "no other client is served");
     }
     assert!(began.elapsed() < Duration::from_secs(3), "served after {:?}", began.elapsed());
     let statuses: Vec<_> = trickling.into_iter().map(|t| t.join().expect("a client")).collect();

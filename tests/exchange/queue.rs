@@ -97,7 +97,7 @@ fn trickling(head: &str) -> Script {
 
 const PUT_9000: &str = "PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 9000\r\n";
 
-/// Rule 47: whoever waits must not wait for a client that sends a byte now and then.
+/// Rule 47: others must not wait for a client that sends a byte now and then.
 #[test]
 fn a_body_that_trickles_loses_its_room_when_others_wait() {
     trickling(PUT_9000)

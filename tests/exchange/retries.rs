@@ -417,7 +417,7 @@ fn what_an_idle_connection_said_before_it_was_asked_is_nobodys_answer() {
     }
 }
 
-/// Rule 29: such bytes may come while the request is on its way. They are an answer to nobody, and
+/// Rule 29: such bytes may come while the request is on its way. They answer no request, and
 /// what follows on other connections is not to be trusted either.
 #[test]
 fn stray_bytes_behind_a_request_that_was_written_end_the_reuse_of_connections() {

@@ -189,7 +189,7 @@ impl Room {
         self.end(client, exchange.stand, record.status == REFUSED, net);
     }
 
-    /// Somebody has waited in vain. Nobody has kept an upstream from it for a body of which nothing has
+    /// A request has waited in vain. No other one has kept an upstream from it for a body of which nothing has
     /// come for a long while, and of which the upstream has read all that had.
     fn no_body_that_does_not_come_keeps_others_waiting(&self, net: &mut Net) {
         if self.patience < 1_000 || self.jumps {
@@ -210,7 +210,7 @@ impl Room {
             matches!(exchange.stand, Stand::At(_)).then_some(*client)
         };
         let stalled = self.exchanges.iter().filter_map(holds).find(stalls);
-        net.check("bodies that do not come keep nobody waiting", stalled.is_none(), || {
+        net.check("bodies that do not come keep no request waiting", stalled.is_none(), || {
             format!("client {stalled:?}")
         });
     }
