@@ -397,7 +397,7 @@ impl Hub {
         }
     }
 
-    /// Whether an idle connection that was idle for so long, can be used.
+    /// Whether a connection that was idle for so long can be used.
     fn is_quiet(&self, line: &Line, idle: Duration, now: Instant) -> bool {
         let mut heard = None;
         // Asked this way, tokio learns that there is nothing to read.

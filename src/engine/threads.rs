@@ -325,7 +325,7 @@ impl Shared {
         }
     }
 
-    /// Whether an idle connection that is looked at after so long, can be used.
+    /// Whether a connection that is looked at after so long an idle time can be used.
     fn is_quiet(&self, line: &mut Line, looked: (Duration, At), now: Instant) -> bool {
         let heard = line.socket.listen_in();
         if let Some(upstream) = self.state.upstreams.all().get(line.upstream.0) {
