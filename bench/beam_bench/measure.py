@@ -35,6 +35,7 @@ class Plan:
     syscalls: str | None
     descriptors: int
     against: bool = False
+    latency: bool = True
 
 
 class Taken:
@@ -156,7 +157,7 @@ def closed(workload, taken, folder, names=contestants.ALL):
             for each in turned(field, rep):
                 taken.take(each, saturated, workload, plan.seconds, round=rep)
         rates = [taken.median(name, "rate") for name in (NGINX, HAPROXY)]
-        if workload.fixed_rate and all(rates):
+        if plan.latency and workload.fixed_rate and all(rates):
             taken.rate = max(100, int(min(rates) / 2 / 100) * 100)
             for rep in range(plan.reps):
                 say(f"{taken.rate:,} requests/s {rep + 1}/{plan.reps}")
