@@ -69,9 +69,6 @@ fn crowd_leaves(engine: &str, request: &[u8]) {
     drop(clients);
     drop(upstreams);
 
-    for i in 0..12 {
-        std::thread::sleep(Duration::from_secs(1));
-    }
     until(SOON, &format!("{start} KiB at the start, {held} more held, given back"), || {
         balancer.memory_kib() <= start + MOST_LEFT_KIB
     });
