@@ -130,7 +130,6 @@ AGAINST = {
     "cpu_us": "CPU time per request",
     "rate": "requests per second",
     "p99_us": "p99 at saturation",
-    "fixed_p99_us": "p99 at the same rate",
     "peak_kib": "most memory",
 }
 
