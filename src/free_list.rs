@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 /// How long an entry stays unused before `take_unused` returns it; at most twice as long if
 /// `take_unused` is called this often.
-pub const UNUSED: Duration = Duration::from_secs(4);
+pub const UNUSED: Duration = Duration::from_secs(3);
 
 /// Entries for reuse, the last one given back first.
 #[derive(Debug)]

@@ -22,8 +22,9 @@ use crate::others::Others;
 /// ask for a connection, and give one up.
 const MOST_ANSWERS: usize = 100;
 
-/// Deadlines that a session meets that is left alone, until it is over.
-const MOST_DEADLINES: usize = 200;
+/// Deadlines that a session meets that is left alone, until it is over. With a bound on what upstreams
+/// have in flight, a body that does not come is looked at four times a second.
+const MOST_DEADLINES: usize = 1_000;
 
 /// Where the session stands with its upstream connection, as the driver sees it.
 #[derive(Clone, Copy, PartialEq, Eq)]

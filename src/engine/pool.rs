@@ -39,8 +39,8 @@ impl<C> Pool<C> {
         Pool { kept: self.kept.clone(), ..Pool::new(upstreams, self.most, self.oldest) }
     }
 
-    /// Keeps a connection that is idle since then; if there is no room, one that cannot be kept comes back: the oldest to
-    /// the same upstream, or this one. `keeping` runs before anybody else can take it.
+    /// Keeps a connection that is idle since then; if there is no room, one that cannot be kept comes
+    /// back: the oldest to the same upstream, or this one. `keeping` runs before anybody else can take it.
     pub fn put(
         &self,
         id: UpstreamId,
@@ -128,6 +128,20 @@ impl<C> Pool<C> {
         removed
     }
 
+    /// Removes those of which `has_news` is true, and tells for how long they were idle.
+    pub fn remove_those(&self, now: Instant, has_news: impl Fn(&C) -> bool) -> Vec<(C, Duration)> {
+        let mut shelves = self.shelves.lock();
+        let mut removed = Vec::new();
+        for shelf in &mut shelves.shelves {
+            let with_news = shelf.extract_if(.., |(_, connection)| has_news(connection));
+            let idle = |(since, connection)| (connection, now.saturating_duration_since(since));
+            removed.extend(with_news.map(idle));
+        }
+        shelves.count -= removed.len();
+        self.kept.fetch_sub(removed.len(), Ordering::AcqRel);
+        removed
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.shelves.lock().count == 0
@@ -174,6 +188,20 @@ mod tests {
         for expected in [2, 1, 0] {
             assert_eq!(taken(&pool, A, now), Some(expected));
         }
+    }
+
+    #[test]
+    fn those_with_news_are_removed_and_the_others_stay() {
+        let now = Instant::now();
+        let pool = Pool::new(2, 3, Duration::from_secs(50));
+        for (id, connection) in [(A, 1), (A, 2), (B, 3)] {
+            assert_eq!(pool.put(id, now, connection, |_| ()), None);
+        }
+        let later = now + Duration::from_secs(2);
+        let removed = pool.remove_those(later, |&connection| connection != 2);
+        assert_eq!(removed, [(1, Duration::from_secs(2)), (3, Duration::from_secs(2))]);
+        assert_eq!(pool.put(B, now, 4, |_| ()), None, "there is room again");
+        assert_eq!((taken(&pool, A, later), taken(&pool, B, later)), (Some(2), Some(4)));
     }
 
     #[test]

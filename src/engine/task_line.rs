@@ -5,9 +5,10 @@
 use std::io::{self, ErrorKind};
 use std::net::TcpStream as StdStream;
 
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-use super::wire;
+use super::wire::{self, Heard};
 use crate::upstream::UpstreamId;
 
 /// A connection to an upstream. When it is dropped, it is reset if the upstream has not ended it.
@@ -27,6 +28,17 @@ impl Line {
     pub fn adopt(mut self) -> io::Result<Self> {
         let stream = self.stream.take().ok_or(ErrorKind::NotConnected)?;
         Line::new(stream.into_std()?, self.upstream)
+    }
+
+    /// Whether an end or bytes have arrived, as far as the runtime has heard: no system call while
+    /// nothing has.
+    pub fn has_news(&self) -> bool {
+        let stream = self.stream();
+        let look = || match wire::listen_in(stream) {
+            Heard::Nothing => Err(ErrorKind::WouldBlock.into()),
+            Heard::End | Heard::Bytes => Ok(()),
+        };
+        stream.try_io(Interest::READABLE, look).is_ok()
     }
 
     /// Its socket.

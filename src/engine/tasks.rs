@@ -329,7 +329,7 @@ impl Hub {
             let Shelf { idle, .. } = &self.shelves[shelf % cores];
             // Every look takes one out, so it ends.
             let (line, _) = std::iter::from_fn(|| idle.take(id, most, now, |_| ()))
-                .find(|(line, idle)| self.is_quiet(line, *idle, now))?;
+                .find(|(line, idle)| self.is_quiet(line, (*idle, At::SomeTime), now))?;
             if shelf == core.index() {
                 return Some(line);
             }
@@ -389,16 +389,22 @@ impl Hub {
         Poll::Ready(())
     }
 
-    /// Closes idle connections of a core that are too old.
+    /// Closes idle connections of a core that are too old, or that have ended since the last sweep.
     fn sweep(&self, core: Core, now: Instant) {
+        let Shelf { idle: pool, .. } = self.shelf(core);
+        for (line, idle) in pool.remove_those(now, Line::has_news) {
+            // As old as it was at the least when it ended.
+            let idle = idle.saturating_sub(SWEEP_INTERVAL);
+            self.is_quiet(&line, (idle, At::Once), now);
+        }
         let most_kept = |id| super::most_kept(&self.state, id);
-        for (line, idle) in self.shelf(core).idle.sweep(now, most_kept) {
-            self.is_quiet(&line, idle, now);
+        for (line, idle) in pool.sweep(now, most_kept) {
+            self.is_quiet(&line, (idle, At::SomeTime), now);
         }
     }
 
     /// Whether a connection that was idle for so long can be used.
-    fn is_quiet(&self, line: &Line, idle: Duration, now: Instant) -> bool {
+    fn is_quiet(&self, line: &Line, looked: (Duration, At), now: Instant) -> bool {
         let mut heard = None;
         // Asked this way, tokio learns that there is nothing to read.
         let stream = line.stream();
@@ -409,7 +415,7 @@ impl Hub {
             });
         let heard = heard.unwrap_or_else(|| wire::listen_in(stream));
         if let Some(upstream) = self.state.upstreams.all().get(line.upstream.0) {
-            super::heard_of_idle(upstream, heard, (idle, At::SomeTime), now);
+            super::heard_of_idle(upstream, heard, looked, now);
         }
         heard == Heard::Nothing
     }

@@ -190,6 +190,8 @@ impl Engine for Threads {
             }
         }
         self.shared.come_back_to(again);
+        // The deadlines that sessions have now may be earlier than those that the workers wait for.
+        self.shared.room.nudge();
     }
 
     fn end(&self) -> usize {

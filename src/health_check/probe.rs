@@ -112,7 +112,7 @@ impl Answer {
                 }
                 status => {
                     let HeadLimits { head: bytes, fields, .. } = self.limits;
-                    let decoder = Decoder::new(head.response.framing, bytes, fields);
+                    let decoder = Decoder::new(head.response.framing, bytes, fields).of_response();
                     let is_sound = read_body(decoder, body);
                     return is_sound.map(|()| Answered::Status(status));
                 }
@@ -164,6 +164,10 @@ mod tests {
                 Status(503),
             ),
             (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", Status(200)),
+            (
+                b"HTTP/1.1 200\r\nTransfer-Encoding: chunked\r\n\r\n1 \r\na\r\n0\r\n\r\n",
+                Status(200),
+            ),
             (b"", More),
             (b"HTTP/1.1 200 OK", More),
             (b"HTTP/1.1 200 OK\r\n", More),

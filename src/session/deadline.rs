@@ -91,13 +91,14 @@ impl Session {
         interim_at.map_or(at, |last| (last + patience).min(self.since + LONGEST_INTERIM).max(at))
     }
 
-    /// When to look next whether the request's body comes too slowly to keep an upstream that has a
-    /// bound on its requests (`--max-in-flight`).
+    /// When to look next at a request whose body is arriving, where upstreams have a bound on their
+    /// requests (`--max-in-flight`): whether its body comes too slowly to keep an upstream, or, if it
+    /// has none yet, whether one has capacity now.
     pub(super) fn capacity_check_at(&self) -> Option<Instant> {
         self.state.config.limits.in_flight?;
         let is_arriving = matches!(self.request_leg, RequestLeg::Body(_))
             && !self.request_leg.is_discarding()
-            && matches!(self.link, Link::Open { .. });
+            && matches!(self.link, Link::Open { .. } | Link::Buffering);
         let exchange = self.exchange.as_ref().filter(|_| is_arriving)?;
         Some(exchange.pace.check_at)
     }
@@ -111,18 +112,35 @@ impl Session {
         }
     }
 
-    /// Takes the upstream away from a request whose body hardly comes, if others wait for capacity.
+    /// Puts the next look off by the time between two looks.
+    pub(super) fn check_capacity_again(&mut self, now: Instant) {
+        let pause = (self.state.config.timeouts.queue / CAPACITY_CHECKS).max(CAPACITY_PAUSE);
+        if let Some(exchange) = &mut self.exchange {
+            exchange.pace.check_at = now + pause;
+        }
+    }
+
+    /// Chooses for a request that is buffered, if no other one waits for capacity. Takes the upstream
+    /// away from a request whose body hardly comes, if others wait for capacity.
     pub(super) fn check_capacity(&mut self, now: Instant) {
         const WHY: &str = "the request body came too slowly while others waited";
         let patience = self.state.config.timeouts.queue;
         let bytes = self.body_bytes();
         let is_clients = self.rest_is_clients() && !self.upstream.deaf;
+        self.check_capacity_again(now);
+        if self.link == Link::Buffering {
+            if self.state.upstreams.waiting() == 0 {
+                self.link = Link::None;
+                self.choose(now);
+            }
+            return;
+        }
         let Some(exchange) = &mut self.exchange else { return };
         let pace = &mut exchange.pace;
-        if bytes - pace.bytes.min(bytes) >= LEAST_BODY {
+        // Time in which the client had to wait for the upstream is not the client's.
+        if !is_clients || bytes.saturating_sub(pace.bytes) >= LEAST_BODY {
             (pace.since, pace.bytes) = (now, bytes);
         }
-        pace.check_at = now + (patience / CAPACITY_CHECKS).max(CAPACITY_PAUSE);
         let is_slow = now >= pace.since + patience;
         if !(is_slow && is_clients && self.state.upstreams.waiting() > 0) {
             return;

@@ -9,6 +9,7 @@ use super::reply::DISCARD;
 use super::response::is_own_fault;
 use super::retry::{Attempt, Failure, Verdict, decide};
 use super::{ConnectFailure, LEAST_READ, Link, Phase, Session, Timeout};
+use crate::buffer;
 use crate::config::Limits;
 use crate::http1::body::{Decoder, Encoder, Flow, Transfer};
 use crate::http1::fields::{Name, number};
@@ -30,6 +31,9 @@ const RETRY_AFTER_OVERLOAD: u64 = 1;
 /// connection to be taken for the upstream's own read timeout. Pauses within a body that is on its
 /// way are shorter, and such a request is sent again if it may be.
 const CLIENT_STALL: Duration = Duration::from_millis(250);
+
+/// Bytes of a body that are held for certain, beside any head, so that it can be sent again.
+const MOST_HELD: u64 = (buffer::SIZE - Limits::MAX_HEAD - 4 * 1024) as u64;
 
 const TOO_MANY_WAIT: &str = "every live upstream is busy, and no more requests may wait";
 
@@ -269,7 +273,7 @@ impl Session {
         self.response_leg = ResponseLeg::Head(Default::default());
         if !is_buffered {
             self.link = Link::Buffering;
-            return;
+            return self.check_capacity_again(now);
         }
         exchange.queued = self.state.upstreams.wait_for_room(exchange.client, &exchange.tried);
         if exchange.queued.is_none() {
@@ -289,7 +293,7 @@ impl Session {
     }
 
     /// Chooses again once the body is buffered, or as soon as more of it has come (`relayed`):
-    /// while an upstream has capacity, bodies stream. Returns whether anything has changed.
+    /// while an upstream has capacity, bodies stream. Without that, `check_capacity` looks. Returns whether anything has changed.
     pub(super) fn settle_buffering(&mut self, relayed: bool, now: Instant) -> bool {
         let is_due = self.link == Link::Buffering && (relayed || self.is_body_buffered());
         if is_due {
@@ -340,8 +344,14 @@ impl Session {
         exchange.wrote = false;
         (exchange.response_began, exchange.spoke_first) = (false, false);
         exchange.interim_at = None;
-        let is_idempotent = exchange.request.method.is_idempotent();
-        let pooled = pooled.then(|| choice.upstream().idle_limit.most_idle(is_idempotent));
+        let request = &exchange.request;
+        let is_held = match request.framing {
+            Framing::Empty => true,
+            Framing::Length(length) => length <= MOST_HELD,
+            Framing::Chunked | Framing::UntilClose => false,
+        };
+        let may_send_again = request.method.is_idempotent() && is_held;
+        let pooled = pooled.then(|| choice.upstream().idle_limit.most_idle(may_send_again));
         self.connect = Some((choice.upstream().clone(), pooled));
         exchange.choice = Some(choice);
         self.link = Link::Connecting;
@@ -416,7 +426,7 @@ impl Session {
         match failure {
             Failure::Lost if !reused && !self.rest_is_clients() => self.loss(now),
             Failure::Late => self.too_late(now),
-            Failure::Malformed(why) => self.malformed(why, now),
+            Failure::Malformed(why) if !self.rest_is_clients() => self.malformed(why, now),
             _ => (),
         }
         self.retry_or_give_up(failure, reused, now);

@@ -126,17 +126,22 @@ impl Session {
             }
             101 => self.upstream_failed(Failure::Malformed(BadResponse::SWITCHED.0), now),
             100..=199 => {
+                let mut is_continued = false;
                 if request.version == Version::Http11 {
                     rewrite::response(&head, &rules, &mut self.client.output);
                 }
                 if let Some(exchange) = &mut self.exchange {
-                    exchange.awaits_continue &= head.response.status != 100;
+                    is_continued = exchange.awaits_continue && head.response.status == 100;
+                    exchange.awaits_continue &= !is_continued;
                     if matches!(head.response.status, 102 | 103) {
                         exchange.interim_at = Some(now);
                     }
                 }
                 self.upstream.input.consume(len);
                 self.response_leg = ResponseLeg::Head(Search::default());
+                if is_continued {
+                    self.begin_pace(now);
+                }
             }
             _ => {
                 (rules.framing, rules.persists) = self.leaves_as(&head, len);

@@ -7,14 +7,15 @@
 //! | what is known                | idempotent requests take   | other requests take        |
 //! |------------------------------|----------------------------|----------------------------|
 //! | nothing                      | any                        | idle for `UNKNOWN` at most |
-//! | `Keep-Alive: timeout=N`      | up to N seconds less `MARGIN` | up to N seconds less `MARGIN` |
+//! | `Keep-Alive: timeout=N`      | up to N seconds less `MARGIN`, `LEAST` at least | up to N seconds less `MARGIN` |
 //! | ends seen while idle         | any                        | up to the least age less `MARGIN` |
 //! | both                         | up to N seconds less `MARGIN` | the lesser of both      |
 //!
 //! A restart of the upstream closes all its connections, whatever their age. Three rules keep that
 //! from being taken for its limit: an end at an age below `LEAST_LEARNT` teaches nothing; a
 //! connection that is found alive at a greater age corrects what was learnt; and so does the next
-//! `Keep-Alive`. What is taken is never bounded below `LEAST`.
+//! `Keep-Alive`. What requests take that can be sent again is never bounded below `LEAST`, nor is what
+//! ends have taught.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -28,7 +29,7 @@ pub const MARGIN: Duration = Duration::from_secs(1);
 pub const UNKNOWN: Duration = Duration::from_secs(1);
 /// An end at a lesser age is no limit: limits are whole seconds, and a restart ends all.
 pub const LEAST_LEARNT: Duration = Duration::from_secs(1);
-/// A connection that has been idle for no longer may be used, whatever the limit.
+/// A connection that has been idle for no longer may be used by a request that can be sent again.
 pub const LEAST: Duration = Duration::from_millis(100);
 
 /// What is known of one upstream. Times are in milliseconds; 0 is unknown.
@@ -42,13 +43,14 @@ pub struct IdleLimit {
 
 impl IdleLimit {
     /// The longest that a connection may have been idle that a request takes.
-    pub fn most_idle(&self, is_idempotent: bool) -> Duration {
+    pub fn most_idle(&self, may_send_again: bool) -> Duration {
         let told = self.told.load(Ordering::Relaxed);
-        if is_idempotent {
-            return usable(told).unwrap_or(Duration::MAX);
+        if may_send_again {
+            return usable(told, LEAST).unwrap_or(Duration::MAX);
         }
         let learnt = self.learnt.load(Ordering::Relaxed);
-        let known = [told, learnt].into_iter().filter_map(usable).min();
+        let known =
+            [usable(told, Duration::ZERO), usable(learnt, LEAST)].into_iter().flatten().min();
         known.unwrap_or(UNKNOWN)
     }
 
@@ -95,10 +97,11 @@ impl IdleLimit {
     }
 }
 
-/// How long a connection may have been idle with this limit; `None` if there is none.
-fn usable(limit: u32) -> Option<Duration> {
+/// How long a connection may have been idle with this limit, and `least` in any case; `None` if there
+/// is no limit.
+fn usable(limit: u32, least: Duration) -> Option<Duration> {
     let limit = Duration::from_millis(limit.into());
-    (!limit.is_zero()).then(|| limit.saturating_sub(MARGIN).max(LEAST))
+    (!limit.is_zero()).then(|| limit.saturating_sub(MARGIN).max(least))
 }
 
 fn millis(duration: Duration) -> u32 {
@@ -138,8 +141,8 @@ mod tests {
             (&[][..], ANY, UNKNOWN),
             (&[Told("timeout=5")], ms(4_000), ms(4_000)),
             (&[Told("max=99, Timeout=75")], ms(74_000), ms(74_000)),
-            (&[Told("timeout=1")], LEAST, LEAST),
-            (&[Told("timeout=0")], LEAST, LEAST),
+            (&[Told("timeout=1")], LEAST, ms(0)),
+            (&[Told("timeout=0")], LEAST, ms(0)),
             (&[Told("max=5")], ANY, UNKNOWN),
             (&[Told("timeout=-5")], ANY, UNKNOWN),
             (

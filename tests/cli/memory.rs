@@ -17,8 +17,8 @@ const HEAD: usize = 6 * 1024;
 const BEHIND: usize = 60 * 1024;
 /// How much more than at the start may be resident, 10 s after the crowd has left.
 const MOST_LEFT_KIB: u64 = 16 * 1024;
-/// Twice that, because the machine may be busy.
-const SOON: Duration = Duration::from_secs(20);
+/// A little more than that, because the machine may be busy.
+const SOON: Duration = Duration::from_secs(12);
 
 /// A request with a long head, and as many others behind it as a buffer holds.
 fn pipelined() -> Vec<u8> {

@@ -23,6 +23,7 @@ on_each_engine! {
     what_must_not_be_sent_twice_takes_no_connection_that_may_be_closed_soon,
     an_upstreams_keep_alive_is_believed,
     an_end_of_an_idle_connection_teaches_the_upstreams_limit,
+    a_limit_that_was_learnt_lets_more_connections_be_used_again,
 }
 
 /// Lines of both kinds of requests.
@@ -355,4 +356,25 @@ fn an_end_of_an_idle_connection_teaches_the_upstreams_limit(engine: EngineKind) 
     std::thread::sleep(Duration::from_millis(700));
     assert_eq!(client.ask(&post("/4", "x")).status(), 200);
     assert_eq!(upstream.connections(), 3);
+}
+
+// Rule 39
+fn a_limit_that_was_learnt_lets_more_connections_be_used_again(engine: EngineKind) {
+    let upstream = Upstream::new(|peer| {
+        if peer.number > 0 {
+            return peer.echo();
+        }
+        let request = peer.next_request().expect("a request");
+        peer.send(&echo_of(&request));
+        std::thread::sleep(Duration::from_millis(3_600)); // the idle timeout of the upstream
+    });
+    let balancer = Balancer::start(engine, &[upstream.address()]);
+    let mut client = balancer.client();
+    assert_eq!(client.ask(&get("/1")).status(), 200);
+    upstream.wait_until("it is closed", |log| log.closed == 1);
+    std::thread::sleep(Duration::from_millis(1_200)); // longer than between two sweeps
+    assert_eq!(client.ask(&get("/2")).status(), 200);
+    std::thread::sleep(Duration::from_millis(1_300));
+    assert_eq!(client.ask(&post("/3", "x")).status(), 200);
+    assert_eq!(upstream.connections(), 2, "1.3 s are well within the limit");
 }

@@ -63,6 +63,19 @@ fn a_body_that_is_arriving_goes_on_as_soon_as_there_is_room() {
         .replay();
 }
 
+/// Its client sends no more before it has an answer.
+#[test]
+fn a_body_that_is_buffered_goes_on_when_there_is_room_although_no_more_of_it_comes() {
+    let head = "PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 6\r\n";
+    busy(9)
+        .client_sends(format!("{head}\r\nabc"))
+        .after_ms(400)
+        .others_have(0)
+        .after_ms(250)
+        .goes_upstream(forwarded(head) + "abc")
+        .replay();
+}
+
 /// Its client waits for a word of the upstream before it sends the body.
 #[test]
 fn one_that_expects_a_100_waits_for_room_at_once() {
@@ -144,6 +157,25 @@ fn a_body_that_is_not_read_keeps_its_room() {
         .after_ms(5_000)
         .takes_again(Side::Upstream)
         .upstream_sees("b")
+        .after_ms(999) // what the client could not send meanwhile is not held against it
+        .replay();
+}
+
+/// Nor is it the client that holds up a body while it waits for the upstream's 100.
+#[test]
+fn a_body_that_was_let_go_late_has_its_time_from_then() {
+    let head = "PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 6\r\nExpect: 100-continue\r\n";
+    let interim = "HTTP/1.1 100 Continue\r\n\r\n";
+    script_with(1, |config| config.limits.in_flight = Some(1))
+        .client_sends(format!("{head}\r\n"))
+        .goes_upstream(forwarded(head))
+        .another_waits()
+        .after_ms(5_000)
+        .upstream_sends(interim)
+        .client_sees(interim)
+        .after_ms(999)
+        .client_sends("abcdef")
+        .upstream_sees("abcdef")
         .replay();
 }
 
