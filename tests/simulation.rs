@@ -84,6 +84,7 @@ const HAPPENS: &[&str] = &[
     "turns that were cut short",
     "upstreams that broke off a request",
     "upstreams that cut an answer",
+    "upstreams that gave up on a request",
     "upstreams that said garbage",
     "upstreams that said more than an answer",
     "waits that ended with room",

@@ -15,6 +15,8 @@ use super::turns::{Outcome, Turns};
 /// What is told to those for whom there is no room in the queue, or none in time.
 const TOO_MANY: &str = "every live upstream is busy, and no more requests may wait";
 const TOO_LATE: &str = "no upstream had room in time";
+/// What is told to those whose bodies come too slowly while others wait.
+const TOO_SLOW: &str = "the request body came too slowly while others waited";
 const REFUSED: u16 = 503;
 
 /// One client's exchange, as far as it matters here.
@@ -179,6 +181,9 @@ impl Room {
         net.check("who waits is served, or told so in time", is_right, shown);
         if record.why == TOO_MANY {
             net.counts.one("requests for which the queue had no room");
+        }
+        if record.why == TOO_SLOW {
+            net.counts.one("bodies that were too slow for those that waited");
         }
         if record.why == TOO_LATE {
             self.no_body_that_does_not_come_keeps_others_waiting(net);
