@@ -157,6 +157,17 @@ fn idle_client(server: &Server) -> TcpStream {
     client
 }
 
+/// Bytes that have been written, and that the other side's system has not acknowledged: a busy machine
+/// may put that off, even on loopback. By the system's table: `number: local:port remote:port state
+/// unacknowledged:unread …`.
+fn unacknowledged(stream: &TcpStream) -> u32 {
+    let port = format!(":{:04X}", stream.local_addr().unwrap().port());
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let mut rows = table.lines().map(|row| row.split_whitespace().collect::<Vec<_>>());
+    let row = rows.find(|fields| fields[1].ends_with(&port)).expect("a row for each connection");
+    u32::from_str_radix(row[4].split(':').next().unwrap(), 16).unwrap()
+}
+
 #[test]
 fn a_stop_with_an_idle_client_takes_milliseconds() {
     for engine in [EngineKind::Threads, EngineKind::Async] {
@@ -197,6 +208,7 @@ fn a_request_that_has_arrived_is_served_by_a_stop_without_grace() {
             let server = builder.start().unwrap();
             let mut client = idle_client(&server);
             client.write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+            until(PATIENCE, "the request has arrived", || unacknowledged(&client) == 0);
             server.stop();
             let mut answer = String::new();
             let end = client.read_to_string(&mut answer);
