@@ -21,6 +21,7 @@ each_engine!(beside_others:
     signals_without_a_meaning_are_ignored_with_a_line_in_the_log,
     a_drain_ends_at_its_timeout_and_says_what_it_cut,
     a_drain_ends_although_every_place_is_taken,
+    a_drain_lets_idle_clients_go_although_they_have_every_place,
     a_drain_serves_those_who_wait_in_the_queue,
     whoever_connects_while_the_port_is_being_closed_is_answered,
     a_drain_ends_although_descriptors_have_run_out,
@@ -209,6 +210,24 @@ fn a_drain_ends_although_every_place_is_taken(engine: &str) {
         assert_eq!(balancer.wait(PATIENCE).code(), Some(0));
         assert!(begin.elapsed() < Duration::from_secs(4), "{when_full}: {:?}", begin.elapsed());
     }
+}
+
+fn a_drain_lets_idle_clients_go_although_they_have_every_place(engine: &str) {
+    let echo = Echo::start();
+    let limits = ["--max-connections", "4", "--drain-timeout", "20", "--idle-timeout", "60"];
+    let mut balancer = Balancer::start(engine, &[&echo], &limits);
+    let idle: Vec<_> = (0..4)
+        .map(|_| {
+            let mut client = Connection::open(balancer.address()).expect("it listens");
+            assert_eq!(client.get("/").expect("it has a place").status, 200);
+            client
+        })
+        .collect();
+    let begin = Instant::now();
+    balancer.signal(Signal::TERM);
+    assert_eq!(balancer.wait(PATIENCE).code(), Some(0));
+    assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+    drop(idle);
 }
 
 fn a_drain_serves_those_who_wait_in_the_queue(engine: &str) {
