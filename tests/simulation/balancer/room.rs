@@ -113,6 +113,8 @@ impl Room {
         self.refused.clear();
         if self.until(client).is_some_and(|until| until <= net.now) {
             net.counts.one("waits that were too long");
+            // Now, and not when the client has taken its answer, which may be long afterwards.
+            self.no_body_that_does_not_come_keeps_others_waiting(net);
             self.turns.leaves(client);
             self.exchanges.entry(client).or_default().stand = Stand::Refused;
         }
@@ -185,17 +187,14 @@ impl Room {
         if record.why == TOO_SLOW {
             net.counts.one("bodies that were too slow for those that waited");
         }
-        if record.why == TOO_LATE {
-            self.no_body_that_does_not_come_keeps_others_waiting(net);
-        }
         if self.most == 0 && record.why == TOO_MANY && self.is_of_this_turn(client, record) {
             self.refused.push(exchange.asked.clone());
         }
         self.end(client, exchange.stand, record.status == REFUSED, net);
     }
 
-    /// A request has waited in vain. No other one has kept an upstream from it for a body of which nothing has
-    /// come for a long while, and of which the upstream has read all that had.
+    /// A request has waited in vain. No other one has kept an upstream from it for a body of which
+    /// nothing has come for a long while, and of which the upstream has read all that had.
     fn no_body_that_does_not_come_keeps_others_waiting(&self, net: &mut Net) {
         if self.patience < 1_000 || self.jumps {
             return;
