@@ -87,7 +87,7 @@ pub struct Net {
     pub active: Vec<Ms>,
     /// How often each request was heard of by an upstream.
     pub heard: BTreeMap<usize, usize>,
-    /// When each client sent a byte last.
+    /// When each client sent a byte last, later by what the clock has jumped since.
     pub sent_at: Vec<Ms>,
     /// Requests that their clients have sent to the end.
     pub sent_whole: BTreeSet<usize>,
