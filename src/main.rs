@@ -16,7 +16,7 @@ use std::thread;
 
 use balancebeam::demo::Demo;
 use balancebeam::{Drained, Server, StartError};
-use log::{info, warn};
+use log::{Level, info, warn};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
@@ -128,17 +128,24 @@ fn watch(log: &Log, told: &Receiver<Event>, tell: &Sender<Event>) -> Result<(), 
                 return Err(format!("{error}{}", remedy(&error)));
             }
             Event::Signal(signal) if stopping => {
+                warn!("{}: ended at once; what was in flight is cut", name_of(signal));
                 log.flush();
                 // Not a return: dropping what runs would wait for its drain.
                 std::process::exit(128 + signal);
             }
             Event::Signal(signal) => {
-                let name = if signal == SIGINT { "SIGINT" } else { "SIGTERM" };
-                info!("{name}: finishing what is in flight; a second signal ends at once");
+                info!(
+                    "{}: finishing what is in flight; a second signal ends at once",
+                    name_of(signal)
+                );
                 stopping = true;
             }
             Event::Stopped(Drained { finished, failed, cut }) => {
-                info!("stopped: since the signal finished={finished} failed={failed} cut={cut}");
+                let level = if cut > 0 { Level::Warn } else { Level::Info };
+                log::log!(
+                    level,
+                    "stopped: since the signal finished={finished} failed={failed} cut={cut}"
+                );
                 return Ok(());
             }
         }
@@ -152,6 +159,11 @@ fn watch(log: &Log, told: &Receiver<Event>, tell: &Sender<Event>) -> Result<(), 
             begun.map_err(|error| format!("cannot drain: {error}"))?;
         }
     }
+}
+
+/// The name of a signal that ends the process.
+fn name_of(signal: i32) -> &'static str {
+    if signal == SIGINT { "SIGINT" } else { "SIGTERM" }
 }
 
 /// Signals that do nothing yet. Their default action would end the process without a drain.

@@ -374,7 +374,11 @@ fn told_at_start(state: &ProxyState, address: SocketAddr, workers: usize) -> Str
     let per_minute = limits.requests_per_minute;
     let rate = or_none((per_minute > 0).then_some(per_minute.into()));
     let probe = match health.interval {
-        Some(interval) => format!("first_probe_in={interval:?} probe_path={}", health.path),
+        Some(interval) => format!(
+            "first_probe_in={interval:?} probe_path={} probe_host={}",
+            health.path,
+            health.host.as_deref().unwrap_or("upstream's")
+        ),
         None => "probes=off".to_string(),
     };
     let upstreams = state.upstreams.all().iter().map(|upstream| {
@@ -388,7 +392,8 @@ fn told_at_start(state: &ProxyState, address: SocketAddr, workers: usize) -> Str
     format!(
         "balancebeam {} engine={engine} workers={workers} listen={address} max_connections={} \
          max_head={} max_fields={} max_body={} max_in_flight={in_flight} \
-         max_requests_per_minute={rate} pool_size={} drain_timeout={:?} {probe} upstreams={}: {}",
+         max_requests_per_minute={rate} pool_size={} drain_timeout={:?} eject_after={} {probe} \
+         upstreams={}: {}",
         env!("CARGO_PKG_VERSION"),
         or_none(limits.connections.map(|most| most as u64)),
         limits.head,
@@ -396,6 +401,7 @@ fn told_at_start(state: &ProxyState, address: SocketAddr, workers: usize) -> Str
         or_none(limits.body),
         limits.pool,
         timeouts.drain,
+        or_none(health.eject_after.map(u64::from)),
         state.upstreams.all().len(),
         upstreams.collect::<Vec<_>>().join(", "),
     )

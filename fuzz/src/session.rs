@@ -92,12 +92,13 @@ const THEIR_FAULT: [ErrorKind; 4] = [
 const OUR_FAULT: [ErrorKind; 3] =
     [ErrorKind::AddrNotAvailable, ErrorKind::OutOfMemory, ErrorKind::Other];
 
-const SEEN: [Seen; 13] = [
+const SEEN: [Seen; 14] = [
     Seen::ProbePassed,
     Seen::Served,
     Seen::TrialServed,
     Seen::BadStatus(500),
     Seen::ProbeUnanswered,
+    Seen::ProbeClosed,
     Seen::Broken { client: 1 },
     Seen::NoConnection,
     Seen::ConnectTimedOut,

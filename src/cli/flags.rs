@@ -122,7 +122,7 @@ struct Health {
     #[arg(long, value_name = "TIME", value_parser = seconds_or_off,
           default_value_t = Seconds(HealthConfig::default().interval.unwrap_or_default()))]
     active_health_check_interval: Seconds,
-    /// The path that a probe asks for
+    /// The path that a probe asks for; it reads the head, then resets the connection: choose a small answer
     #[arg(long, value_name = "PATH", value_parser = path,
           default_value_t = HealthConfig::default().path)]
     active_health_check_path: String,

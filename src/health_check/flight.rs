@@ -94,7 +94,7 @@ impl Flight {
                 Ok(false) if now < until => return None,
                 Ok(false) => return self.connect_next(now),
                 // It was connected, and lost before we looked.
-                Err(error) if is_loss(&error) => return Some(Outcome::Broken),
+                Err(error) if is_loss(&error) => return Some(Outcome::Closed),
                 Err(error) => {
                     self.walk.note(error);
                     return self.connect_next(now);
@@ -103,7 +103,7 @@ impl Flight {
         }
         let outcome = self.talk();
         let is_late = now >= self.walk.deadline;
-        outcome.or_else(|| is_late.then_some(Outcome::Broken))
+        outcome.or_else(|| is_late.then_some(Outcome::Late))
     }
 
     fn connect_next(&mut self, now: Instant) -> Option<Outcome> {
@@ -140,11 +140,11 @@ impl Flight {
         // Ends, since the answer takes only so many bytes.
         loop {
             let count = match (&self.stream).read(&mut piece) {
-                Ok(0) => return Some(Outcome::Broken),
+                Ok(0) => return Some(Outcome::Closed),
                 Ok(count) => count,
                 Err(error) if is_not_now(&error) => return None,
                 Err(error) if shortage::is_own(&error) => return Some(Outcome::OwnShortage(error)),
-                Err(_) => return Some(Outcome::Broken),
+                Err(_) => return Some(Outcome::Closed),
             };
             match self.answer.take(&piece[..count]) {
                 Answered::More => {}

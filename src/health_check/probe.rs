@@ -32,7 +32,9 @@ pub enum Outcome {
     /// The upstream answered with this status.
     Status(u16),
     /// It took the connection, and then gave no answer in time.
-    Broken,
+    Late,
+    /// It took the connection, and closed it before its answer had come.
+    Closed,
     /// It gave an answer that a request could not use either.
     Malformed(&'static str),
     /// It could not be connected to.
@@ -47,7 +49,8 @@ impl Outcome {
         match *self {
             Outcome::Status(status) if passing.contains(status) => Some(Seen::ProbePassed),
             Outcome::Status(status) => Some(Seen::BadStatus(status)),
-            Outcome::Broken => Some(Seen::ProbeUnanswered),
+            Outcome::Late => Some(Seen::ProbeUnanswered),
+            Outcome::Closed => Some(Seen::ProbeClosed),
             Outcome::Malformed(why) => Some(Seen::ProbeMalformed(why)),
             Outcome::NoConnection => Some(Seen::NoConnection),
             Outcome::OwnShortage(_) => None,
@@ -243,7 +246,8 @@ mod tests {
             (Outcome::Status(204), Some(Seen::ProbePassed)),
             (Outcome::Status(404), Some(Seen::ProbePassed)),
             (Outcome::Status(500), Some(Seen::BadStatus(500))),
-            (Outcome::Broken, Some(Seen::ProbeUnanswered)),
+            (Outcome::Late, Some(Seen::ProbeUnanswered)),
+            (Outcome::Closed, Some(Seen::ProbeClosed)),
             (Outcome::Malformed("x"), Some(Seen::ProbeMalformed("x"))),
             (Outcome::NoConnection, Some(Seen::NoConnection)),
             (Outcome::OwnShortage(io::Error::from_raw_os_error(24)), None),

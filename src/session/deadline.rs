@@ -233,7 +233,7 @@ impl Session {
                 self.refuse_head(Reject::with(408, "the request head took too long"), now);
             }
             Timeout::Shortage => self.connect_again(now),
-            Timeout::Queue => self.overloaded("no upstream had room in time", now),
+            Timeout::Queue => self.overloaded("no upstream had room in time"),
             Timeout::Connect => {
                 self.connect_timed_out(now);
             }

@@ -99,8 +99,6 @@ pub(super) struct Exchange {
     pub shortages: u32,
     /// Why we answered ourselves.
     pub why: &'static str,
-    /// Whether the log has a line of its own about that.
-    pub is_told: bool,
     /// Whether the client's connection will be used again.
     pub persists: bool,
     pub sent_to_client: u64,
@@ -144,7 +142,6 @@ impl Exchange {
             response: None,
             status: 0,
             why: "",
-            is_told: false,
             last_failure: "",
             short_since: None,
             shortages: 0,

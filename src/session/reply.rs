@@ -130,8 +130,7 @@ impl Session {
             Outcome::Aborted => true,
             Outcome::ClientGone => false,
         };
-        // Those that are turned away, and those that found no room, are told of elsewhere.
-        if is_error && !exchange.is_told && self.turned_away.is_none() {
+        if is_error {
             let is_aborted = outcome == Outcome::Aborted;
             self.state.errors.count(upstream.as_ref(), exchange.status, is_aborted, why, now);
         }

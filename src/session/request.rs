@@ -277,7 +277,7 @@ impl Session {
         }
         exchange.queued = self.state.upstreams.wait_for_room(exchange.client, &exchange.tried);
         if exchange.queued.is_none() {
-            return self.overloaded(TOO_MANY_WAIT, now);
+            return self.overloaded(TOO_MANY_WAIT);
         }
         self.link = Link::Queued;
         self.is_queue_told = false;
@@ -315,7 +315,7 @@ impl Session {
                 self.leave_queue();
                 self.go_on_with(choice, now);
             }
-            Some(Standing::Refused) | None => self.overloaded(TOO_MANY_WAIT, now),
+            Some(Standing::Refused) | None => self.overloaded(TOO_MANY_WAIT),
         }
         true
     }
@@ -326,10 +326,8 @@ impl Session {
     }
 
     /// More is asked for than the upstreams can do. Whoever is told so soon can turn elsewhere.
-    pub(super) fn overloaded(&mut self, why: &'static str, now: Instant) {
+    pub(super) fn overloaded(&mut self, why: &'static str) {
         self.state.tally.shed.add_one();
-        self.state.upstreams.tell_of_overload(why, now);
-        self.exchange.iter_mut().for_each(|exchange| exchange.is_told = true);
         self.answer(Reject::with(503, why), Some(RETRY_AFTER_OVERLOAD));
     }
 
@@ -514,7 +512,6 @@ impl Session {
     fn malformed(&self, why: &'static str, now: Instant) {
         let Some(exchange) = &self.exchange else { return };
         let Some(choice) = &exchange.choice else { return };
-        choice.upstream().warn_of_refused(why, now);
         let counts = self.state.config.health.eject_after.is_some();
         let seen = match exchange.response {
             Some(response) if counts && is_own_fault(response.status) => return, // it has counted

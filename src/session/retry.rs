@@ -80,8 +80,11 @@ pub fn decide(attempt: &Attempt, failure: Failure, budget: &Budget, now: Instant
         }
         Failure::Lost => (),
     }
+    if attempt.response_began {
+        return Verdict::Answer(Reject::with(502, BEGAN));
+    }
     let may_send_again = attempt.replayable && (attempt.idempotent || !attempt.wrote);
-    if attempt.response_began || !may_send_again {
+    if !may_send_again {
         gave_up
     } else if attempt.reused {
         Verdict::RetrySame
@@ -93,6 +96,9 @@ pub fn decide(attempt: &Attempt, failure: Failure, budget: &Budget, now: Instant
         gave_up
     }
 }
+
+/// Why a request is 502 of whose answer something had come.
+const BEGAN: &str = "the upstream broke off its answer before any of it was passed on";
 
 /// Why a request is 408 whose body stops arriving.
 pub const CLIENT_STALLED: &str = "the request body stopped arriving";

@@ -34,8 +34,6 @@ pub(super) struct Condition {
     pub distrusted_until: Option<Instant>,
     /// When it was last said that it fails requests and is not ejected.
     pub warned_at: Option<Instant>,
-    /// When it was last said that its answers are refused.
-    pub refused_at: Option<Instant>,
 }
 
 impl Condition {

@@ -32,6 +32,8 @@ pub enum Seen {
     BadStatus(u16),
     /// A probe was connected and got no answer in time.
     ProbeUnanswered,
+    /// The connection of a probe was closed before the head of its answer had come.
+    ProbeClosed,
     /// A probe got an answer that a request could not use either.
     ProbeMalformed(&'static str),
     /// A connection was lost that had been made for a whole request of this client (`who::key_of`):
@@ -155,7 +157,7 @@ impl Health {
     /// | `ServerError`, `TooLate`, `Malformed` | `eject_after` in a row eject: it fails requests | forget earlier good ones |
     /// | `MalformedBody` | the same, as if its head had not been good | forget earlier good ones |
     /// | `TrialFailed`  | as `ServerError`                        | forget earlier good ones; restores at once unless it fails requests: it is there |
-    /// | `BadStatus`, `ProbeUnanswered`, `ProbeMalformed` | `fall` bad ones, of any kind, eject | forget earlier good ones |
+    /// | `BadStatus`, `ProbeUnanswered`, `ProbeClosed`, `ProbeMalformed` | `fall` bad ones, of any kind, eject | forget earlier good ones |
     /// | `Broken`       | `fall` bad ones, of any kind and of different clients, eject | forget earlier good ones |
     /// | `NoConnection`, `ConnectTimedOut` | ejects at once       | forget earlier good ones |
     ///
@@ -185,7 +187,10 @@ impl Health {
                 let before = std::mem::take(&mut self.errors_before);
                 self.errors = self.errors.max(before).saturating_add(1);
             }
-            Seen::BadStatus(_) | Seen::ProbeUnanswered | Seen::ProbeMalformed(_) => {
+            Seen::BadStatus(_)
+            | Seen::ProbeUnanswered
+            | Seen::ProbeClosed
+            | Seen::ProbeMalformed(_) => {
                 self.bad_probes = self.bad_probes.saturating_add(1);
             }
             Seen::Broken { client } => self.losses.add(client),
@@ -239,7 +244,7 @@ impl Seen {
             Seen::ServerError(_) | Seen::TrialFailed(_) | Seen::TooLate => true,
             Seen::Malformed(_) | Seen::MalformedBody(_) | Seen::Broken { .. } => true,
             Seen::ProbePassed | Seen::Served | Seen::TrialServed | Seen::BadStatus(_) => false,
-            Seen::ProbeUnanswered | Seen::ProbeMalformed(_) => false,
+            Seen::ProbeUnanswered | Seen::ProbeClosed | Seen::ProbeMalformed(_) => false,
             Seen::NoConnection | Seen::ConnectTimedOut => false,
         }
     }
@@ -259,8 +264,16 @@ impl fmt::Display for Seen {
             Seen::Malformed(why) | Seen::MalformedBody(why) => {
                 write!(f, "its answers to requests are refused: {why}")
             }
-            Seen::BadStatus(status) => write!(f, "a probe got status {status}"),
+            Seen::BadStatus(status) => write!(
+                f,
+                "a probe got status {status} (see --active-health-check-path, -status and -host)"
+            ),
             Seen::ProbeUnanswered => write!(f, "a probe got no HTTP answer in time"),
+            Seen::ProbeClosed => write!(
+                f,
+                "the connection of a probe was closed before a whole head of an answer had come (is \
+                 it a port for TLS?)"
+            ),
             Seen::ProbeMalformed(why) => {
                 write!(f, "a probe got an answer that no request can use: {why}")
             }

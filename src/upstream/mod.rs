@@ -162,13 +162,6 @@ impl Upstreams {
         waiting
     }
 
-    /// A request was answered 503 for want of room.
-    pub fn tell_of_overload(&self, why: &str, now: Instant) {
-        if let Some(bound) = &self.bound {
-            bound.queue.warn(why, now);
-        }
-    }
-
     /// Requests that wait for room.
     pub fn waiting(&self) -> usize {
         self.bound.as_ref().map_or(0, |bound| bound.queue.len())

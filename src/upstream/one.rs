@@ -153,19 +153,6 @@ impl Upstream {
         }
     }
 
-    /// Says once in a while that an answer of its to a request was refused, and why.
-    pub fn warn_of_refused(&self, why: &str, now: Instant) {
-        let mut condition = self.condition.lock();
-        if condition.refused_at.is_none_or(|at| now >= at + WARNING_PAUSE) {
-            condition.refused_at = Some(now);
-            log::warn!(
-                "upstream {}: an answer to a request was refused: {why}; the client got 502 or a \
-                 cut answer, and more of the kind are not logged for {WARNING_PAUSE:?}",
-                self.name
-            );
-        }
-    }
-
     /// Where it can be reached now; the names of a set are resolved anew from time to time.
     pub fn addresses(&self) -> Arc<[SocketAddr]> {
         self.addresses.lock().clone()

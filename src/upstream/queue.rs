@@ -27,7 +27,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Waker;
-use std::time::{Duration, Instant};
 
 use super::{InFlight, UpstreamId};
 use crate::lock::Lock;
@@ -35,8 +34,6 @@ use crate::who;
 
 /// Turns that are remembered while others wait: a client that had an earlier one counts as new.
 const TURNS_REMEMBERED: usize = 4_096;
-/// The least time between two warnings that requests are refused.
-const WARNING_PAUSE: Duration = Duration::from_secs(60);
 
 /// All that wait.
 pub(super) struct Queue {
@@ -44,7 +41,6 @@ pub(super) struct Queue {
     /// How many wait; spares the lock while nobody does.
     waiting: AtomicUsize,
     lines: Lock<Lines>,
-    warned_at: Lock<Option<Instant>>,
 }
 
 /// Those that wait, by client. However many there are, one more costs no walk past the others.
@@ -190,7 +186,7 @@ impl Queue {
     pub fn new(most: usize, upstreams: usize) -> Self {
         let live = (0..upstreams).map(UpstreamId).collect();
         let lines = Lock::new(Lines { live, ..Lines::default() });
-        Queue { most, waiting: AtomicUsize::new(0), lines, warned_at: Lock::default() }
+        Queue { most, waiting: AtomicUsize::new(0), lines }
     }
 
     /// How many wait.
@@ -247,18 +243,6 @@ impl Queue {
         let mut lines = self.lines.lock();
         lines.remove(ticket);
         self.waiting.store(lines.len, Ordering::SeqCst);
-    }
-
-    /// Says once in a while that requests are refused, and why the last one was.
-    pub fn warn(&self, why: &str, now: Instant) {
-        let mut warned_at = self.warned_at.lock();
-        if warned_at.is_none_or(|at| now >= at + WARNING_PAUSE) {
-            *warned_at = Some(now);
-            log::warn!(
-                "requests are answered 503: {why} (see --max-in-flight, --max-queue and \
-                 --queue-timeout)"
-            );
-        }
     }
 }
 

@@ -5,6 +5,7 @@ use crate::upstream::{Chosen, NoChoice, Upstreams};
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicUsize;
 use std::task::Wake;
+use std::time::Instant;
 
 /// One upstream, or several, with room for one request each, and a queue.
 struct World {
