@@ -3,6 +3,7 @@
 //! Every limit and every deadline of the program is a field here, with its unit. Not here: reading
 //! flags (`cli/`), opening sockets, resolving names (`server.rs`).
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -14,6 +15,10 @@ use ipnet::IpNet;
 
 use crate::http1::head::HeadLimits;
 use crate::http1::target;
+
+mod authority;
+
+pub use authority::{Authority, masked};
 
 /// Everything a balancer needs to know before it starts.
 #[derive(Clone, Debug)]
@@ -276,19 +281,44 @@ impl Config {
             let value = format!("timeouts.drain_grace = {:?}", timeouts.drain_grace);
             return Err(BadValue::new(&value, "give a year at most"));
         }
-        let path_is_good =
-            health.path.starts_with('/') && health.path.bytes().all(|b| b > b' ' && b != 0x7f);
-        if !path_is_good {
-            let remedy = "a path begins with `/` and has no space or control character";
-            return Err(BadValue::new(&health.path, remedy));
-        }
-        if let Some(host) = &health.host
-            && (host.is_empty() || !target::is_host(host.as_bytes()))
-        {
-            return Err(BadValue::new(host, "give a host or host:port, such as app.example:8080"));
-        }
-        Ok(())
+        check_probe_path(&health.path)?;
+        health.host.as_deref().map_or(Ok(()), check_probe_host)?;
+        self.forwarding.trusted.iter().try_for_each(check_net)
     }
+}
+
+/// Whether probes can ask for `path`.
+pub fn check_probe_path(path: &str) -> Result<(), BadValue> {
+    if path.contains('#') {
+        let remedy = "a fragment is not sent; leave out the # and what follows it";
+        return Err(BadValue::new(path, remedy));
+    }
+    if path.starts_with('/') && !path.chars().any(|c| c == ' ' || c.is_control()) {
+        return Ok(());
+    }
+    let remedy =
+        "give a path that begins with / and has no space or control character, such as /health";
+    Err(BadValue::new(path, remedy))
+}
+
+/// Whether probes can ask for `host`.
+pub fn check_probe_host(host: &str) -> Result<(), BadValue> {
+    if !host.is_empty() && target::is_host(host.as_bytes()) {
+        return Ok(());
+    }
+    let remedy = "give a host or host:port, such as app.example or app.example:8080";
+    Err(BadValue::new(&masked(host), remedy))
+}
+
+/// Whether `net` can be trusted: `10.0.0.1/8` may be meant as all of `10.0.0.0/8`, or as one address.
+pub fn check_net(net: &IpNet) -> Result<(), BadValue> {
+    let whole = net.trunc();
+    if *net == whole {
+        return Ok(());
+    }
+    let one = IpNet::from(net.addr());
+    let remedy = format!("host bits are set; give {whole}, or {one} for the one address");
+    Err(BadValue::new(&net.to_string(), remedy))
 }
 
 impl Limits {
@@ -367,116 +397,6 @@ impl HealthConfig {
     }
 }
 
-/// An upstream's name and port as given: `10.0.0.7:8080`, `[::1]:8080`, `app.example:80`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Authority {
-    host: String,
-    port: u16,
-}
-
-impl Authority {
-    /// The host: a name, or an address without brackets.
-    pub fn host(&self) -> &str {
-        &self.host
-    }
-
-    /// The port, never 0.
-    pub fn port(&self) -> u16 {
-        self.port
-    }
-
-    /// The address, if the host is one and needs no resolving.
-    pub fn address(&self) -> Option<SocketAddr> {
-        self.host.parse().ok().map(|ip: IpAddr| SocketAddr::new(ip, self.port))
-    }
-}
-
-impl From<SocketAddr> for Authority {
-    fn from(address: SocketAddr) -> Self {
-        Authority { host: address.ip().to_string(), port: address.port() }
-    }
-}
-
-impl TryFrom<&str> for Authority {
-    type Error = BadValue;
-
-    fn try_from(text: &str) -> Result<Self, BadValue> {
-        text.parse()
-    }
-}
-
-impl TryFrom<String> for Authority {
-    type Error = BadValue;
-
-    fn try_from(text: String) -> Result<Self, BadValue> {
-        text.parse()
-    }
-}
-
-impl TryFrom<&String> for Authority {
-    type Error = BadValue;
-
-    fn try_from(text: &String) -> Result<Self, BadValue> {
-        text.parse()
-    }
-}
-
-impl fmt::Display for Authority {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
-    }
-}
-
-impl FromStr for Authority {
-    type Err = BadValue;
-
-    fn from_str(text: &str) -> Result<Self, BadValue> {
-        let bad = |remedy| Err(BadValue::new(text, remedy));
-        let given = match text.split_once("://") {
-            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => {
-                rest.strip_suffix('/').unwrap_or(rest)
-            }
-            Some((scheme, _)) if scheme.eq_ignore_ascii_case("https") => {
-                return bad("TLS to upstreams comes with a later version; give http://host:port");
-            }
-            Some(_) => return bad("the scheme can only be http://; give http://host:port"),
-            None => text,
-        };
-        if given.contains('@') {
-            return bad("an upstream has no user name or password; give what follows the @ alone");
-        }
-        if given.contains(['/', '?', '#']) {
-            return bad("an upstream has no path and no query; give host:port or http://host:port");
-        }
-        if given.contains(',') {
-            return bad("this is a list; give one host:port at a time");
-        }
-        let no_port = || BadValue::new(text, "add a port, such as 127.0.0.1:8080 or [::1]:8080");
-        let (host, port) = given.rsplit_once(':').ok_or_else(no_port)?;
-        let port = match port.parse::<u16>() {
-            Ok(number) if number > 0 && port.bytes().all(|b| b.is_ascii_digit()) => number,
-            _ => return Err(BadValue::new(text, "the port must be a number from 1 to 65535")),
-        };
-        let host = match host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
-            Some(v6) if v6.parse::<std::net::Ipv6Addr>().is_ok() => v6,
-            Some(_) => return Err(BadValue::new(text, "only an IPv6 address stands in brackets")),
-            None if host.contains(':') => {
-                return Err(BadValue::new(text, "put an IPv6 address in brackets: [::1]:8080"));
-            }
-            None => host,
-        };
-        let name = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
-        if host.is_empty() || !(host.contains(':') || host.bytes().all(name)) {
-            return Err(BadValue::new(text, "the host must be a name or an IP address"));
-        }
-        Ok(Authority { host: host.to_string(), port })
-    }
-}
-
 /// The statuses that a probe may be answered, such as `200-399,404`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StatusSet(Vec<RangeInclusive<u16>>);
@@ -512,7 +432,8 @@ impl FromStr for StatusSet {
             let (low, high) = part.split_once('-').unwrap_or((part, part));
             let (low, high) = (number(low.trim())?, number(high.trim())?);
             if low > high {
-                return Err(bad());
+                let remedy = format!("the range {low}-{high} is reversed; give {high}-{low}");
+                return Err(BadValue::new(text, remedy));
             }
             ranges.push(low..=high);
         }
@@ -538,13 +459,13 @@ impl fmt::Display for StatusSet {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadValue {
     value: String,
-    remedy: &'static str,
+    remedy: Cow<'static, str>,
 }
 
 impl BadValue {
     /// `value` as it was given; `remedy` tells what would be accepted.
-    pub fn new(value: &str, remedy: &'static str) -> Self {
-        BadValue { value: value.to_string(), remedy }
+    pub fn new(value: &str, remedy: impl Into<Cow<'static, str>>) -> Self {
+        BadValue { value: value.to_string(), remedy: remedy.into() }
     }
 }
 

@@ -422,9 +422,7 @@ fn raise_descriptor_limit() -> usize {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            StartError::NoUpstream => {
-                write!(f, "no upstream: give at least one with --upstream host:port")
-            }
+            StartError::NoUpstream => write!(f, "no upstream: give at least one"),
             StartError::Upstream(error) => write!(f, "upstream {error}"),
             StartError::Config(error) => write!(f, "the configuration has {error}"),
             StartError::Bind(address, error) => write!(f, "cannot listen on {address}: {error}"),

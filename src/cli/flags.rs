@@ -13,8 +13,8 @@ use balancebeam::server::StartError;
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use super::values::{
-    Seconds, Size, Trust, TrustList, Words, host, listen_address, path, seconds, seconds_or_off,
-    size, trust, typed, upstream, whole, word,
+    Seconds, Size, Trust, TrustList, Words, host, listen_address, path, percent, seconds,
+    seconds_or_off, size, trust, typed, upstream, whole, word,
 };
 
 const ENGINES: Words<EngineKind> =
@@ -280,7 +280,7 @@ struct RetryFlags {
     max_attempts: usize,
     /// Retries of requests already sent: percent of all requests ...
     #[arg(long, value_name = "PERCENT", hide_short_help = true,
-          value_parser = whole::<u32>(0..=1000),
+          value_parser = percent(0..=1000),
           default_value_t = RetryRules::default().budget_percent)]
     retry_budget: u32,
     /// ... and that many a second beside it
@@ -306,7 +306,7 @@ impl Flags {
     /// What was typed, as one configuration. The error is one line.
     pub fn meant(self) -> Result<Config, String> {
         if self.upstreams.upstream.is_empty() {
-            return Err(StartError::NoUpstream.to_string());
+            return Err(format!("{} with --upstream host:port", StartError::NoUpstream));
         }
         let is_bounded = self.limits.max_in_flight > 0;
         for (flag, is_given) in [

@@ -12,6 +12,7 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 
 use balancebeam::Config;
+use balancebeam::config::masked;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches};
 
@@ -62,8 +63,9 @@ fn help_of(rest: &[String]) -> Result<Vec<String>, String> {
         [command] if command == "demo" => &["demo", "--help"],
         [other, ..] => {
             return Err(refusal::escaped(&format!(
-                "`{other}` has no help of its own; balancebeam help tells of all flags, \
-                 balancebeam help demo of the demo"
+                "`{}` has no help of its own; balancebeam help tells of all flags, \
+                 balancebeam help demo of the demo",
+                masked(other)
             )));
         }
     };
@@ -84,6 +86,7 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
+    use balancebeam::StartError;
     use balancebeam::config::{HealthConfig, Limits, Policy, WhenFull};
 
     fn asked(line: &str) -> Result<Asked, String> {
@@ -158,7 +161,7 @@ mod tests {
             ("--active-health-check-interval 0s", |c| c.health.interval.is_none()),
             ("--trust-forwarded none", |c| c.forwarding.trusted.is_empty()),
             ("--trust-forwarded 10.0.0.0/8,::1", |c| c.forwarding.trusted.len() == 2),
-            ("--trust-forwarded 10.1.2.3/8 --trust-forwarded ::ffff:1.2.3.4", |c| {
+            ("--trust-forwarded 10.0.0.0/8 --trust-forwarded ::ffff:1.2.3.4", |c| {
                 let shown: Vec<_> = c.forwarding.trusted.iter().map(|n| n.to_string()).collect();
                 shown == ["10.0.0.0/8", "1.2.3.4/32"]
             }),
@@ -278,11 +281,17 @@ mod tests {
             ("-u http://a:80//", "`http://a:80//`", "path"),
             ("-u http://a:80?x=1", "`http://a:80?x=1`", "query"),
             ("-u a:80/", "`a:80/`", "path"),
-            ("-u me:secret@a:80", "`me:secret@a:80`", "user"),
-            ("-u http://me@a:80/", "`http://me@a:80/`", "user"),
+            ("-u me:secret@a:80", "--upstream `***@a:80`", "user"),
+            ("-u http://me@a:80/", "`http://***@a:80/`", "user"),
             ("-u a:80,weight=2", "--upstream `weight=2`", "configuration file"),
             ("-u a:80,backup", "--upstream `backup`", "configuration file"),
-            ("-u a:80,", "--upstream ``", "port"),
+            ("-u a:80,", "--upstream ``", "an entry is empty"),
+            ("-u a:80,,b:80", "--upstream ``", "an entry is empty"),
+            ("-u [::1]", "--upstream `[::1]`", "add a port"),
+            ("-u http://[::1]/", "`http://[::1]/`", "add a port"),
+            ("-u unix:/tmp/x", "--upstream `unix:/tmp/x`", "Unix sockets are not supported"),
+            ("-u unix:///tmp/x", "`unix:///tmp/x`", "not supported; give host:port"),
+            ("-u unix:x.sock", "`unix:x.sock`", "Unix sockets are not supported"),
             ("help nothing", "`nothing`", "balancebeam help demo"),
             ("-u a:80 --polizy random", "`--polizy`", "--policy"),
             ("-u a:80 --policy ring", "--policy `ring`", "round-robin, random"),
@@ -309,6 +318,8 @@ mod tests {
             ("-u a:80 --active-health-check-path up", "path `up`", "/health"),
             ("-u a:80 --active-health-check-host a/b", "host `a/b`", "app.example:8080"),
             ("-u a:80 --active-health-check-status 2xx", "status `2xx`", "200-399,404"),
+            ("-u a:80 --active-health-check-status 200,300-200", "`200,300-200`", "reversed"),
+            ("-u a:80 --active-health-check-path /a#b", "path `/a#b`", "leave out the #"),
             ("-u a:80 --max-head 64K", "--max-head `64K`", "from 1K to 32K"),
             ("-u a:80 --max-head 1000", "`1000`", "from 1K to 32K"),
             ("-u a:80 --max-body 99999999999G", "`99999999999G`", "from 0"),
@@ -318,10 +329,14 @@ mod tests {
             ("-u a:80 --max-fields 257", "`257`", "from 1 to 256"),
             ("-u a:80 --max-attempts 0", "`0`", "from 1"),
             ("-u a:80 --retry-budget 1001", "`1001`", "from 0 to 1000"),
+            ("-u a:80 --retry-budget 20%", "--retry-budget `20%`", "leave out the %"),
             ("-u a:80 --fail-open perhaps", "`perhaps`", "true, false"),
             ("-u a:80 --health-fall 0", "`0`", "from 1"),
             ("-u a:80 --pool-size 1000001", "`1000001`", "from 0 to 1000000"),
             ("-u a:80 --trust-forwarded 10.0.0.0/33", "`10.0.0.0/33`", "10.0.0.0/8"),
+            ("-u a:80 --trust-forwarded 10.0.0.1/8", "`10.0.0.1/8`", "give 10.0.0.0/8"),
+            ("-u a:80 --trust-forwarded 10.0.0.1/8", "`10.0.0.1/8`", "10.0.0.1/32 for the one"),
+            ("-u a:80 --trust-forwarded ::ffff:10.0.0.1/104", "/104`", "::ffff:10.0.0.0/104"),
             ("-u a:80 --trust-forwarded none,10.0.0.1", "`none`", "alone"),
             ("-u a:80 --trust-forwarded ::1,,10.0.0.1", "--trust-forwarded ``", "10.0.0.0/8"),
             ("-u a:80 --no-via=1", "--no-via", "no value"),
@@ -337,6 +352,67 @@ mod tests {
             assert!(refusal.contains(remedy), "`{line}`: {refusal:?} lacks the remedy {remedy}");
             assert!(!refusal.contains('\n'), "`{line}`: {refusal:?}");
         }
+    }
+
+    #[test]
+    fn spaces_may_stand_round_a_comma_and_nowhere_else() {
+        match parse(["-u", " a:80,\tb:81 , [::1]:82 "].map(OsString::from)) {
+            Ok(Asked::Balance { config, .. }) => {
+                let shown: Vec<_> = config.upstreams.iter().map(ToString::to_string).collect();
+                assert_eq!(shown, ["a:80", "b:81", "[::1]:82"]);
+            }
+            other => panic!("{other:?}"),
+        }
+        for (typed, named, remedy) in [
+            ("a:80 b:80", "--upstream `a:80 b:80`: a host has no spaces", "a comma between them"),
+            ("https://a:80 https://b:80", "`https://a:80 https://b:80`", "a comma between them"),
+            ("a:80, ", "--upstream ``", "an entry is empty"),
+            ("", "--upstream ``", "an entry is empty"),
+        ] {
+            let refusal = parse(["-u", typed].map(OsString::from)).expect_err(typed);
+            assert!(refusal.contains(named) && refusal.contains(remedy), "{typed}: {refusal}");
+        }
+    }
+
+    #[test]
+    fn no_refusal_shows_a_password() {
+        for line in [
+            "-u me:secret@a:80",
+            "-u=me:secret@a:80",
+            "-ume:secret@a",
+            "-u b:80,http://me:secret@a:80/x,c:80",
+            "-u HTTPS://me:secret@a:80",
+            "-u ftp://me:secret@a:80",
+            "-u me:x@secret@a:80",
+            "-u me:x://secret@a:80",
+            "-u unix:secret@a:80",
+            "-u b:80 me:secret@a:80",
+            "me:secret@a:80",
+            "http://me:secret@a:80",
+            "-u b:80 --upstrem me:secret@a:80",
+            "-u b:80 --upstrem=me:secret@a:80",
+            "-u b:80 --no-via=me:secret@a:80",
+            "-u b:80 --active-health-check-host me:secret@a:80",
+            "-b me:secret@a:80",
+            "-u b:80 --policy me:secret@a:80",
+            "demo me:secret@a:80",
+            "demo -u me:secret@a:80",
+            "demo -b me:secret@a:80",
+            "help me:secret@a:80",
+        ] {
+            let refusal = asked(line).expect_err(line);
+            assert!(!refusal.contains("secret"), "`{line}`: {refusal}");
+        }
+        for first in ["-u", "demo"] {
+            let two = parse([first, "me:secret@a:80 me:secret@b:80"].map(OsString::from));
+            assert!(two.expect_err(first).contains("`***@b:80`"), "{first}");
+        }
+    }
+
+    #[test]
+    fn what_the_library_says_names_no_flag() {
+        let said = StartError::NoUpstream.to_string();
+        assert!(said.contains("give at least one") && !said.contains("--"), "{said}");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use std::error::Error;
 use std::ffi::OsStr;
 
+use balancebeam::config::masked;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 const SEE_HELP: &str = "`balancebeam --help` lists what there is";
@@ -38,7 +39,7 @@ pub fn one_line(error: &clap::Error, of_demo: bool) -> String {
 
 /// An argument that is no text.
 pub fn not_utf8(raw: &OsStr) -> String {
-    escaped(&format!("`{}` is not valid UTF-8; {SEE_HELP}", raw.to_string_lossy()))
+    escaped(&format!("`{}` is not valid UTF-8; {SEE_HELP}", masked(&raw.to_string_lossy())))
 }
 
 /// The same on one line, whatever was typed.
@@ -85,8 +86,8 @@ fn text(error: &clap::Error, kind: ContextKind) -> String {
 
 fn list(error: &clap::Error, kind: ContextKind) -> Vec<String> {
     match error.get(kind) {
-        Some(ContextValue::String(one)) => vec![one.clone()],
-        Some(ContextValue::Strings(all)) => all.clone(),
+        Some(ContextValue::String(one)) => vec![masked(one)],
+        Some(ContextValue::Strings(all)) => all.iter().map(|one| masked(one)).collect(),
         _ => Vec::new(),
     }
 }

@@ -8,8 +8,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use balancebeam::config::{Authority, BadValue};
-use balancebeam::http1::target;
+use balancebeam::config::{
+    Authority, BadValue, check_net, check_probe_host, check_probe_path, masked,
+};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use ipnet::{IpNet, Ipv4Net};
 
@@ -18,15 +19,19 @@ const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 /// The same as it is typed.
 const YEAR: &str = "8760h";
 
-/// An upstream; one of several, where commas are between them.
-pub fn upstream(text: &str) -> Result<Authority, String> {
+/// An upstream; one of several, where commas are between them, perhaps with spaces round them.
+pub fn upstream(entry: &str) -> Result<Authority, String> {
+    let text = entry.trim();
     if text == "backup" || text.starts_with("weight=") {
         return Err(format!(
             "`{text}`: weights and backups come with the configuration file, in a later version; \
              give only host:port, such as 127.0.0.1:8080"
         ));
     }
-    text.parse().map_err(|error: BadValue| error.to_string())
+    text.parse().map_err(|error: BadValue| {
+        let is_list = text.contains(char::is_whitespace);
+        format!("{error}{}", if is_list { ", or several with a comma between them" } else { "" })
+    })
 }
 
 /// A duration that is typed with a unit or in seconds, and shown in seconds.
@@ -143,6 +148,17 @@ where
     }
 }
 
+/// A whole number of percent within `range`.
+pub fn percent(
+    range: RangeInclusive<u64>,
+) -> impl Fn(&str) -> Result<u32, String> + Clone + Send + Sync {
+    let number = whole(range);
+    move |text| {
+        let hint = if text.ends_with('%') { "; leave out the %" } else { "" };
+        number(text).map_err(|error| format!("{error}{hint}"))
+    }
+}
+
 /// `str::parse` would take a plus sign.
 fn digits_only(text: &str) -> Option<u64> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
@@ -171,24 +187,19 @@ pub fn typed<T: PartialEq>(words: Words<T>, meaning: T) -> &'static str {
 /// An address to listen on.
 pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| {
-        format!("`{text}`: give an IP address and a port, such as 0.0.0.0:1100 or [::1]:1100")
+        let shown = masked(text);
+        format!("`{shown}`: give an IP address and a port, such as 0.0.0.0:1100 or [::1]:1100")
     })
 }
 
 /// A path to probe, as it will stand in a request line.
 pub fn path(text: &str) -> Result<String, String> {
-    if text.starts_with('/') && !text.chars().any(|c| c == ' ' || c.is_control()) {
-        return Ok(text.to_string());
-    }
-    Err(format!("`{text}`: give a path that begins with / and has no space in it, such as /health"))
+    check_probe_path(text).map(|()| text.to_string()).map_err(|error| error.to_string())
 }
 
 /// A `Host` to ask for, as it will stand in a request.
 pub fn host(text: &str) -> Result<String, String> {
-    if !text.is_empty() && target::is_host(text.as_bytes()) {
-        return Ok(text.to_string());
-    }
-    Err(format!("`{text}`: give a host or host:port, such as app.example or app.example:8080"))
+    check_probe_host(text).map(|()| text.to_string()).map_err(|error| error.to_string())
 }
 
 /// Who is trusted to have told the truth about the client.
@@ -247,15 +258,17 @@ fn trust_one(text: &str) -> Result<Trust, String> {
         return Ok(Trust::Nobody);
     }
     let net = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-    net.map(|net| Trust::Net(unmapped(net))).map_err(|_| {
+    let net = net.map_err(|_| {
         format!("`{text}`: give a network or an address, such as 10.0.0.0/8 or ::1, or none")
-    })
+    })?;
+    check_net(&net).map_err(|error| error.to_string())?;
+    Ok(Trust::Net(unmapped(net)))
 }
 
 /// An IPv4-mapped network is the IPv4 network: peers are compared by their IPv4 address.
 fn unmapped(net: IpNet) -> IpNet {
     const MAPPED_PREFIX: u8 = 96;
-    let IpNet::V6(v6) = net.trunc() else { return net.trunc() };
+    let IpNet::V6(v6) = net else { return net };
     let bits = v6.prefix_len().checked_sub(MAPPED_PREFIX);
     let v4 = v6.addr().to_ipv4_mapped().zip(bits);
     v4.and_then(|(address, bits)| Ipv4Net::new(address, bits).ok()).map_or(v6.into(), IpNet::V4)
@@ -288,7 +301,6 @@ mod tests {
     fn networks_are_compared_as_what_they_are() {
         for (text, shown) in [
             ("10.1.2.3", "10.1.2.3/32"),
-            ("10.1.2.3/8", "10.0.0.0/8"),
             ("::1", "::1/128"),
             ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
             ("::/0", "::/0"),
@@ -306,6 +318,8 @@ mod tests {
             "::1,,::2",
             "all",
             "10.0.0.0/33",
+            "10.1.2.3/8",
+            "::ffff:10.0.0.1/104",
             "10.0.0",
             "::/129",
             "host",

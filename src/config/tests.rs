@@ -41,6 +41,28 @@ fn an_upstream_is_a_host_and_a_port() {
 }
 
 #[test]
+fn a_refused_upstream_is_told_with_its_remedy_and_without_a_password() {
+    for (text, told) in [
+        ("", "``: an entry is empty"),
+        (" ", "` `: an entry is empty"),
+        ("a:80 b:80", "`a:80 b:80`: a host has no spaces"),
+        ("[::1]", "`[::1]`: add a port"),
+        ("[::1]:", "`[::1]:`: the port must be a number"),
+        ("::1", "`::1`: put an IPv6 address in brackets"),
+        ("unix:/tmp/x", "`unix:/tmp/x`: Unix sockets are not supported"),
+        ("unix:", "`unix:`: Unix sockets are not supported"),
+        ("me:x@secret@a:80", "`***@a:80`: an upstream has no user name"),
+        ("http://me:secret@a:80", "`http://***@a:80`: an upstream has no user name"),
+        ("https://me:secret@a:80", "`https://***@a:80`: TLS"),
+        ("me:x://secret@a:80", "`***@a:80`: the scheme"),
+    ] {
+        let error = text.parse::<Authority>().expect_err(text).to_string();
+        assert!(error.starts_with(told), "{error}");
+    }
+    assert!("unix:80".parse::<Authority>().is_ok(), "a host may have that name");
+}
+
+#[test]
 fn an_upstream_may_be_written_as_the_root_of_a_plain_url() {
     for text in ["http://host:80", "http://host:80/", "HTTP://host:80"] {
         assert_eq!(text.parse::<Authority>().unwrap().to_string(), "host:80", "{text}");
@@ -56,13 +78,15 @@ fn statuses_are_lists_of_ranges() {
     for text in ["", "99", "600", "2xx", "300-200", "200-", ",200", "0200"] {
         assert!(text.parse::<StatusSet>().is_err(), "{text:?} must be refused");
     }
+    let reversed = "404,300-200".parse::<StatusSet>().unwrap_err().to_string();
+    assert_eq!(reversed, "`404,300-200`: the range 300-200 is reversed; give 200-300");
 }
 
 #[test]
 fn what_the_program_cannot_work_with_is_named() {
     assert_eq!(Config::default().check(), Ok(()));
     type Change = fn(&mut Config);
-    let changes: [(&str, Change); 10] = [
+    let changes: [(&str, Change); 12] = [
         ("timeouts.idle", |c| c.timeouts.idle = Duration::MAX),
         ("timeouts.drain", |c| c.timeouts.drain = Duration::ZERO),
         ("health.interval", |c| c.health.interval = Some(Duration::ZERO)),
@@ -70,6 +94,8 @@ fn what_the_program_cannot_work_with_is_named() {
         ("limits.request_line", |c| c.limits.request_line = 0),
         ("limits.connections", |c| c.limits.connections = Some(usize::MAX)),
         ("threads", |c| c.threads = Some(0)),
+        ("/x#y", |c| c.health.path = "/x#y".to_string()),
+        ("10.0.0.0/8", |c| c.forwarding.trusted = vec!["10.0.0.1/8".parse().unwrap()]),
         ("x y", |c| c.health.path = "x y".to_string()),
         ("a\rb", |c| c.health.host = Some("a\rb".to_string())),
         ("``", |c| c.health.host = Some(String::new())),
