@@ -303,7 +303,6 @@ impl Builder {
         let gate = Gate::new(most);
         let places = Gate::places(most);
         let workers = config.threads.unwrap_or_else(num_cpus::get).max(1);
-        let when_full = config.limits.when_full;
         let engine_kind = config.engine;
 
         let now = Instant::now();
@@ -321,7 +320,7 @@ impl Builder {
             ),
         };
         log::info!("{}", told_at_start(&state, address, workers));
-        let acceptor = Acceptor::start(listener, gate.clone(), when_full, engine.clone());
+        let acceptor = Acceptor::start(listener, gate.clone(), state.clone(), engine.clone());
         let running = Running {
             acceptor: acceptor.map_err(system("start the accept thread"))?,
             gate,

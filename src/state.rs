@@ -27,6 +27,7 @@ pub struct ProxyState {
     /// What clients were answered by us because something went wrong.
     pub errors: ErrorLog,
     stopping: AtomicBool,
+    crowded: AtomicBool,
 }
 
 impl ProxyState {
@@ -43,6 +44,7 @@ impl ProxyState {
             tally: Tally::default(),
             errors: ErrorLog::default(),
             stopping: AtomicBool::new(false),
+            crowded: AtomicBool::new(false),
             config,
         }
     }
@@ -55,6 +57,17 @@ impl ProxyState {
     /// Whether a drain has begun.
     pub fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
+    }
+
+    /// Notes whether clients wait for the place of a connection because all are taken
+    /// (`Limits::connections`).
+    pub fn note_crowd(&self, is_crowded: bool) {
+        self.crowded.store(is_crowded, Ordering::Relaxed);
+    }
+
+    /// Whether clients wait for the place of a connection.
+    pub fn is_crowded(&self) -> bool {
+        self.crowded.load(Ordering::Relaxed)
     }
 }
 

@@ -21,6 +21,7 @@ use crate::background::Seldom;
 use crate::config::WhenFull;
 use crate::lock::Lock;
 use crate::shortage;
+use crate::state::ProxyState;
 
 /// Connections that may wait to be accepted; the system may allow fewer.
 const BACKLOG: i32 = 4096;
@@ -73,7 +74,7 @@ impl Acceptor {
     pub fn start(
         listener: TcpListener,
         gate: Arc<Gate>,
-        when_full: WhenFull,
+        state: Arc<ProxyState>,
         engine: Arc<dyn Engine>,
     ) -> io::Result<Self> {
         let address = listener.local_addr()?;
@@ -84,7 +85,7 @@ impl Acceptor {
         let accepting = Accepting {
             listener: listener.clone(),
             gate,
-            when_full,
+            state,
             engine,
             stopping: stopping.clone(),
             is_woken: is_woken.clone(),
@@ -164,7 +165,7 @@ fn ignore_newcomers(listener: &TcpListener) -> io::Result<()> {
 struct Accepting {
     listener: Arc<TcpListener>,
     gate: Arc<Gate>,
-    when_full: WhenFull,
+    state: Arc<ProxyState>,
     engine: Arc<dyn Engine>,
     stopping: Arc<Lock<Option<Instant>>>,
     is_woken: Arc<AtomicBool>,
@@ -176,14 +177,19 @@ impl Accepting {
     fn run(&self) {
         let (mut seldom, mut evictions) = (Seldom::default(), Seldom::default());
         while self.stopping.lock().is_none() {
-            let to_be_told = self.when_full == WhenFull::Refuse;
-            if self.gate.is_full() {
+            let to_be_told = self.refuses();
+            if !self.gate.is_full() {
+                self.state.note_crowd(false);
+            } else {
                 // No connection is closed before another client comes.
                 if !has(&*self.listener, PollFlags::IN, FULL_LOOK) || self.stopping.lock().is_some()
                 {
+                    self.state.note_crowd(false);
                     continue;
                 }
-                if self.make_room() && evictions.may_log(Instant::now()) {
+                let has_room = self.make_room();
+                self.state.note_crowd(!has_room);
+                if has_room && evictions.may_log(Instant::now()) {
                     log::warn!(
                         "as many connections are open as --max-connections allows; those that sent no \
                          request for the longest time are closed for new ones"
@@ -218,6 +224,10 @@ impl Accepting {
         self.empty_the_queue();
     }
 
+    fn refuses(&self) -> bool {
+        self.state.config.limits.when_full == WhenFull::Refuse
+    }
+
     /// Closes the connection that has sent no request for the longest time, because another client is
     /// there (rule 45). Returns whether there is room now.
     fn make_room(&self) -> bool {
@@ -244,7 +254,7 @@ impl Accepting {
         let is_here = self.listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
         let all_there = Instant::now() + if is_here { HANDSHAKE_HERE } else { HANDSHAKE };
         let until = self.stopping.lock().unwrap_or_else(Instant::now);
-        let to_be_told = self.when_full == WhenFull::Refuse;
+        let to_be_told = self.refuses();
         while Instant::now() < until {
             let left = until.saturating_duration_since(Instant::now());
             if !self.gate.wait_for_room(to_be_told, left) {
@@ -272,6 +282,9 @@ impl Accepting {
             },
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
             Err(error) if shortage::is_own(&error) => {
+                // Silent connections have what a new one needs.
+                let now = Instant::now();
+                (0..EVICTIONS).take_while(|_| self.engine.evict(now)).for_each(drop);
                 thread::sleep(SHORTAGE_PAUSE);
                 self.have_waited.set(true);
                 return Err(error);

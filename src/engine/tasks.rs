@@ -197,14 +197,7 @@ impl Engine for Tasks {
     }
 
     fn evict(&self, now: Instant) -> bool {
-        let Hub { places, evictor, .. } = &*self.hub;
-        let activity = |index| places.get(index).map(|place: &Place| &place.activity);
-        let Some(index) = evictor.next(places.numbers(), activity, now) else { return false };
-        if let Some(place) = places.get(index) {
-            place.is_evicted.store(true, Ordering::Release);
-            place.wake();
-        }
-        true
+        self.hub.evict(now)
     }
 
     fn wake_all(&self) {
@@ -420,7 +413,20 @@ impl Hub {
         heard == Heard::Nothing
     }
 
+    fn evict(&self, now: Instant) -> bool {
+        let activity = |index| self.places.get(index).map(|place: &Place| &place.activity);
+        let next = self.evictor.next(self.places.numbers(), activity, now);
+        let Some(index) = next else { return false };
+        if let Some(place) = self.places.get(index) {
+            place.is_evicted.store(true, Ordering::Release);
+            place.wake();
+        }
+        true
+    }
+
+    /// Silent clients have what is short: one of them goes.
     fn complain_of_shortage(&self, id: UpstreamId, error: &io::Error, now: Instant) {
+        self.evict(now);
         if self.shortage.lock().may_log(now) {
             super::complain_of_shortage(&self.state, id, error);
         }

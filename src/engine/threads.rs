@@ -168,15 +168,7 @@ impl Engine for Threads {
     }
 
     fn evict(&self, now: Instant) -> bool {
-        let Shared { places, evictor, .. } = &*self.shared;
-        let activity = |index| places.get(index).map(|place: &Place| &place.activity);
-        let Some(index) = evictor.next(places.numbers(), activity, now) else { return false };
-        if let Some(place) = places.get(index) {
-            let mut again = VecDeque::new();
-            self.shared.signal(place.seat.occupant(index), EVICT, now, &mut again);
-            self.shared.come_back_to(again);
-        }
-        true
+        self.shared.evict(now)
     }
 
     fn wake_all(&self) {
@@ -487,7 +479,21 @@ impl Shared {
     }
 
     /// Says once in a while that the system refuses what is needed.
+    fn evict(&self, now: Instant) -> bool {
+        let activity = |index| self.places.get(index).map(|place: &Place| &place.activity);
+        let next = self.evictor.next(self.places.numbers(), activity, now);
+        let Some(index) = next else { return false };
+        if let Some(place) = self.places.get(index) {
+            let mut again = VecDeque::new();
+            self.signal(place.seat.occupant(index), EVICT, now, &mut again);
+            self.come_back_to(again);
+        }
+        true
+    }
+
+    /// Silent clients have what is short: one of them goes.
     fn complain_of_shortage(&self, id: UpstreamId, error: &io::Error, now: Instant) {
+        self.evict(now);
         if self.shortage.lock().may_log(now) {
             super::complain_of_shortage(&self.state, id, error);
         }

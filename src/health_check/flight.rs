@@ -48,6 +48,7 @@ impl Flight {
             tried: 0,
             deadline: now + config.health.probe_timeout(),
             shortage: None,
+            is_late: false,
         };
         let (stream, until) = walk.connect_next(now)?;
         Ok(Flight {
@@ -92,7 +93,10 @@ impl Flight {
             match is_connected(&self.stream) {
                 Ok(true) => self.stage = Stage::Talking { sent: 0 },
                 Ok(false) if now < until => return None,
-                Ok(false) => return self.connect_next(now),
+                Ok(false) => {
+                    self.walk.is_late = true;
+                    return self.connect_next(now);
+                }
                 // It was connected, and lost before we looked.
                 Err(error) if is_loss(&error) => return Some(Outcome::Closed),
                 Err(error) => {
@@ -170,6 +174,8 @@ struct Walk {
     deadline: Instant,
     /// The last shortage of our own; with it, failing everywhere says nothing about the upstream.
     shortage: Option<io::Error>,
+    /// Whether connecting to one of them took too long.
+    is_late: bool,
 }
 
 impl Walk {
@@ -184,7 +190,9 @@ impl Walk {
                 Err(error) => self.note(error),
             }
         }
-        Err(self.shortage.take().map_or(Outcome::NoConnection, Outcome::OwnShortage))
+        let of_upstream =
+            if self.is_late { Outcome::ConnectTimedOut } else { Outcome::NoConnection };
+        Err(self.shortage.take().map_or(of_upstream, Outcome::OwnShortage))
     }
 
     fn note(&mut self, error: io::Error) {

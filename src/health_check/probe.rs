@@ -39,6 +39,8 @@ pub enum Outcome {
     Malformed(&'static str),
     /// It could not be connected to.
     NoConnection,
+    /// No connection came about in time.
+    ConnectTimedOut,
     /// It was not asked: this machine is short of something.
     OwnShortage(io::Error),
 }
@@ -53,6 +55,7 @@ impl Outcome {
             Outcome::Closed => Some(Seen::ProbeClosed),
             Outcome::Malformed(why) => Some(Seen::ProbeMalformed(why)),
             Outcome::NoConnection => Some(Seen::NoConnection),
+            Outcome::ConnectTimedOut => Some(Seen::ConnectTimedOut),
             Outcome::OwnShortage(_) => None,
         }
     }

@@ -31,6 +31,11 @@ const CAPACITY_CHECKS: u32 = 4;
 /// … and the least time between two looks.
 const CAPACITY_PAUSE: Duration = Duration::from_millis(10);
 
+/// How long the first byte of a body may take that others wait for, and the time between two looks.
+fn first_patience(queue_timeout: Duration) -> Duration {
+    (queue_timeout / CAPACITY_CHECKS).max(CAPACITY_PAUSE)
+}
+
 /// What is waited for.
 ///
 /// | waits for  | since                         | when it is over                                      |
@@ -44,7 +49,7 @@ const CAPACITY_PAUSE: Duration = Duration::from_millis(10);
 /// | `Response` | the request was out; put off by 102 and 103 | 504                                    |
 /// | `Progress` | the last byte moved           | 408 or 504, whoever stalls; abort if answered        |
 /// | `Tunnel`   | the last byte moved           | closed                                               |
-/// | `Linger`   | the last answer was out       | closed                                               |
+/// | `Linger`   | the last answer was out       | closed; what a refused request has left of its body is read no more |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the table says it")]
 pub enum Timeout {
@@ -108,13 +113,14 @@ impl Session {
         let patience = self.state.config.timeouts.queue;
         let bytes = self.body_bytes();
         if let Some(exchange) = &mut self.exchange {
-            exchange.pace = Pace { since: now, bytes, check_at: now + patience };
+            let check_at = now + if bytes == 0 { first_patience(patience) } else { patience };
+            exchange.pace = Pace { since: now, bytes, check_at };
         }
     }
 
     /// Puts the next look off by the time between two looks.
     pub(super) fn check_capacity_again(&mut self, now: Instant) {
-        let pause = (self.state.config.timeouts.queue / CAPACITY_CHECKS).max(CAPACITY_PAUSE);
+        let pause = first_patience(self.state.config.timeouts.queue);
         if let Some(exchange) = &mut self.exchange {
             exchange.pace.check_at = now + pause;
         }
@@ -141,6 +147,8 @@ impl Session {
         if !is_clients || bytes.saturating_sub(pace.bytes) >= LEAST_BODY {
             (pace.since, pace.bytes) = (now, bytes);
         }
+        // One that has sent nothing at all yet was perhaps only told to go on (100).
+        let patience = if bytes == 0 { first_patience(patience) } else { patience };
         let is_slow = now >= pace.since + patience;
         if !(is_slow && is_clients && self.state.upstreams.waiting() > 0) {
             return;
@@ -204,6 +212,10 @@ impl Session {
         let output_is_out = self.upstream.is_flushed() || self.upstream.deaf;
         match (&self.request_leg, &self.response_leg) {
             (RequestLeg::Tunnel, _) => Timeout::Tunnel,
+            // The answer is out, and may be the only thing that it came for.
+            _ if self.request_leg.is_discarding() && self.client.output.is_empty() => {
+                Timeout::Linger
+            }
             (_, ResponseLeg::Head(_)) if self.link == Link::Queued => Timeout::Queue,
             (_, ResponseLeg::Head(_)) if self.link == Link::Connecting => Timeout::Connect,
             (_, ResponseLeg::Head(_)) if self.link == Link::Short => Timeout::Shortage,
@@ -226,6 +238,9 @@ impl Session {
             return;
         }
         match self.waiting {
+            Timeout::Linger if self.request_leg.is_discarding() => {
+                self.request_leg = RequestLeg::Cut;
+            }
             Timeout::Idle | Timeout::Grace | Timeout::Linger => {
                 self.phase = Phase::Closed { abort: false };
             }
@@ -254,8 +269,6 @@ impl Session {
             self.answer(Reject::with(504, "the upstream does not read the request"), None);
         } else if awaits_response {
             self.answer(Reject::with(408, CLIENT_STALLED), None);
-        } else if self.request_leg.is_discarding() && self.client.output.is_empty() {
-            self.request_leg = RequestLeg::Cut;
         } else {
             // If it is the client that does not read, there is no use in waiting for it once more.
             let client_reads = self.client.is_flushed();

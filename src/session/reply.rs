@@ -18,7 +18,9 @@ impl Session {
     pub(super) fn answer(&mut self, reject: Reject, retry_after: Option<u64>) {
         self.drop_link();
         self.upstream.clear();
-        let stopping = self.state.is_stopping();
+        // A place that others wait for is not kept by one that asks for what no upstream is needed for.
+        let ends =
+            self.state.is_stopping() || self.state.is_crowded() && self.client.input.is_empty();
         let Some(exchange) = &mut self.exchange else { return };
         let body_is_short = match &self.request_leg {
             RequestLeg::Done => true,
@@ -30,7 +32,7 @@ impl Session {
             RequestLeg::Head | RequestLeg::Cut | RequestLeg::Tunnel => false,
         };
         exchange.persists =
-            reject.is_well_framed() && exchange.request.keep_alive && body_is_short && !stopping;
+            reject.is_well_framed() && exchange.request.keep_alive && body_is_short && !ends;
         exchange.give_room();
         exchange.status = reject.status;
         exchange.why = reject.why;

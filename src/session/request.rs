@@ -422,9 +422,9 @@ impl Session {
         let reused = matches!(self.link, Link::Open { reused: true });
         self.drop_link();
         match failure {
-            Failure::Lost if !reused && !self.rest_is_clients() => self.loss(now),
+            Failure::Lost if !reused && self.has_whole_request() => self.loss(now),
             Failure::Late => self.too_late(now),
-            Failure::Malformed(why) if !self.rest_is_clients() => self.malformed(why, now),
+            Failure::Malformed(why) if self.has_whole_request() => self.malformed(why, now),
             _ => (),
         }
         self.retry_or_give_up(failure, reused, now);
@@ -487,8 +487,15 @@ impl Session {
         }
     }
 
+    /// Whether the client has sent all of its request. What an upstream does before is not held
+    /// against it: it cannot have had a whole request.
+    pub(super) fn has_whole_request(&self) -> bool {
+        matches!(self.request_leg, RequestLeg::Done)
+    }
+
     /// Whether all that has come of the request's body has gone on, and the rest is the client's to
-    /// send. What the upstream does meanwhile is not held against it: it has had no whole request.
+    /// send, who is not waiting for a word of the upstream. So it is the client that keeps others
+    /// waiting, and nobody else is to be asked.
     pub(super) fn rest_is_clients(&self) -> bool {
         let awaits_continue = self.exchange.as_ref().is_none_or(|e| e.awaits_continue);
         matches!(self.request_leg, RequestLeg::Body(_))

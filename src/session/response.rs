@@ -187,7 +187,7 @@ impl Session {
         now: Instant,
     ) {
         let counts_errors = self.state.config.health.eject_after.is_some();
-        let had_whole_request = !self.rest_is_clients();
+        let had_whole_request = self.has_whole_request();
         let Some(exchange) = &mut self.exchange else { return };
         exchange.response = Some(response);
         exchange.status = response.status;

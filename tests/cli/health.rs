@@ -215,7 +215,7 @@ fn an_upstream_whose_answers_are_refused_is_named_with_the_reason_once(engine: &
     for _ in 0..3 {
         assert_eq!(get(&balancer.url("/")).0, 502);
     }
-    balancer.expect_logged(&["WARN", &address.to_string(), "refused", "field name"], 1);
+    balancer.expect_logged(&["WARN", &address.to_string(), "status=502", "field name"], 1);
 }
 
 fn a_probe_asks_for_the_host_that_was_given(engine: &str) {

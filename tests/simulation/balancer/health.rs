@@ -59,8 +59,6 @@ pub struct Judge {
     addresses: Vec<usize>,
     /// The clients' own addresses, by their places.
     peers: Vec<u8>,
-    /// Requests whose clients wait for a word of the upstream before they send their bodies.
-    expecting: BTreeSet<usize>,
     connect: Ms,
     /// The least that one waits for an upstream that neither reads nor answers.
     patience: Ms,
@@ -72,7 +70,6 @@ pub struct Judge {
 
 impl Judge {
     pub fn new(scenario: &Scenario, (connect, patience): (Duration, Duration)) -> Judge {
-        let requests = scenario.clients.iter().flat_map(|client| &client.requests);
         let has_probes = scenario.knobs.probes.is_some();
         Judge {
             models: vec![Model::default(); scenario.upstreams.len()],
@@ -81,7 +78,6 @@ impl Judge {
             eject_after: scenario.knobs.eject_after,
             fail_open: scenario.knobs.fail_open,
             addresses: scenario.upstreams.iter().map(|plan| plan.addresses).collect(),
-            expecting: requests.filter(|request| request.expects).map(|r| r.id).collect(),
             peers: scenario.clients.iter().map(|client| client.address).collect(),
             connect: connect.as_millis() as Ms,
             patience: patience.as_millis() as Ms,
@@ -194,9 +190,7 @@ impl Judge {
                     net.counts.one("losses held against upstreams");
                     let used = net.ledger.blame(client, id).cloned();
                     if let Some(used) = &used {
-                        let awaits_word =
-                            used.request.is_some_and(|id| self.expecting.contains(&id));
-                        only_whole_requests_are_held_against_upstreams(used, awaits_word, net);
+                        only_whole_requests_are_held_against_upstreams(used, net);
                     }
                     used.is_some()
                 }
@@ -304,17 +298,10 @@ impl Judge {
     }
 }
 
-/// A client that has sent nothing for so long has nothing of it left on its way to the upstream.
-const LONG_STALL: Ms = 1_000;
-
-/// An upstream that answers every whole request is not to be ejected for what clients do not send: if
-/// it has taken all that has come of one, the rest is its client's to send.
-fn only_whole_requests_are_held_against_upstreams(used: &Use, awaits_word: bool, net: &mut Net) {
+/// An upstream that answers every whole request is not to be ejected for what clients do not send.
+fn only_whole_requests_are_held_against_upstreams(used: &Use, net: &mut Net) {
     let is_whole = used.request.is_none_or(|id| net.sent_whole.contains(&id));
-    let is_recent = net.now < net.sent_at[used.client] + LONG_STALL;
-    let has_more = is_recent || !net.places[used.link].link.out.bytes.is_empty();
-    let holds = is_whole || has_more || awaits_word;
-    net.check("only whole requests are held against upstreams", holds, || {
+    net.check("only whole requests are held against upstreams", is_whole, || {
         format!("{:?} of upstream {}", used.request, used.upstream)
     });
 }
