@@ -16,6 +16,7 @@ on_each_engine! {
     the_longest_idle_goes_if_all_have_asked,
     exchanges_in_progress_are_never_closed,
     those_turned_away_keep_no_place,
+    refused_requests_keep_no_place,
 }
 
 /// What a newcomer may have to wait for: a second of silence, and some more.
@@ -63,20 +64,20 @@ fn silent_connections_make_room_for_each_newcomer(engine: EngineKind) {
         let balancer = at_most(engine, 60, when_full, &upstream);
         let mut silent: Vec<Conn> = (0..60).map(|_| balancer.client()).collect();
         let mut all_served = Vec::new();
-        for round in 0..5 {
+        let mut gone = 0;
+        for _ in 0..5 {
             let mut served = newcomer(&balancer);
             // Who was closed comes back at once.
-            let mut gone = 0;
             for client in &mut silent {
                 if !client.is_open() {
                     *client = balancer.client();
                     gone += 1;
                 }
             }
-            assert!(gone > 0, "round {round}");
             expect_served(&mut served);
             all_served.push(served);
         }
+        assert!(gone >= all_served.len(), "{gone} made room");
     }
 }
 
@@ -200,4 +201,39 @@ fn those_turned_away_keep_no_place(engine: EngineKind) {
         assert_ne!(client.rest().1, End::Silence, "client {number}");
     }
     assert!(began.elapsed() < Duration::from_secs(8), "it took {:?}", began.elapsed());
+}
+
+fn refused_requests_keep_no_place(engine: EngineKind) {
+    let upstream = Upstream::echo();
+    let balancer = Balancer::start_with(engine, &[upstream.address()], |c| {
+        c.limits.connections = Some(3);
+        c.timeouts.linger = Duration::from_millis(200);
+    });
+    // It is answered, and the body that it has announced never comes …
+    let mut bodiless = balancer.client();
+    bodiless.send(&request("TRACE", "/", "Content-Length: 5\r\n", ""));
+    assert_eq!(bodiless.response().status(), 405);
+    // … and these ask for something again before they have been silent for long enough.
+    let busy: Vec<_> = (0..2)
+        .map(|_| {
+            let mut client = balancer.client();
+            thread::spawn(move || {
+                let until = Instant::now() + raw::PATIENCE;
+                let mut asked = 0;
+                while client.is_open() && Instant::now() < until {
+                    client.try_send(&request("OPTIONS", "*", "Max-Forwards: 0\r\n", ""));
+                    asked += 1;
+                    thread::sleep(Duration::from_millis(100)); // the pace of the client
+                }
+                (asked, Instant::now() < until)
+            })
+        })
+        .collect();
+    thread::sleep(Duration::from_millis(300)); // they have begun
+    let mut newcomers = [newcomer(&balancer), newcomer(&balancer), newcomer(&balancer)];
+    newcomers.iter_mut().for_each(expect_served);
+    for client in busy {
+        let (asked, was_closed) = client.join().expect("a client");
+        assert!(asked > 1 && was_closed, "asked {asked} times, closed: {was_closed}");
+    }
 }

@@ -11,6 +11,8 @@ use crate::support::*;
 
 on_each_engine! {
     no_upstream_is_ejected_for_bodies_that_do_not_come,
+    no_upstream_is_ejected_for_bodies_that_wait_for_a_100,
+    no_upstream_is_ejected_for_bodies_that_come_while_it_closes,
     a_stalled_body_is_sent_to_one_upstream_alone,
     bodies_that_trickle_keep_no_upstream_from_others,
     a_request_waits_for_an_upstream_only_once_its_body_is_there,
@@ -20,17 +22,23 @@ on_each_engine! {
 /// How long the upstreams here wait for the rest of a request.
 const READ_TIMEOUT: Duration = Duration::from_millis(400);
 
-/// Answers whole requests, and closes a connection on which nothing has come for its read timeout.
+/// Answers whole requests, and closes a connection whose request takes longer than its read timeout.
 fn impatient() -> Upstream {
     Upstream::new(|peer| {
         let stream = peer.stream();
         stream.set_read_timeout(Some(READ_TIMEOUT)).expect("a read timeout");
         let mut wire = Vec::new();
-        loop {
+        let mut until = Instant::now() + READ_TIMEOUT;
+        while wire.is_empty() || Instant::now() < until {
             let mut piece = [0; 4096];
             match (&*stream).read(&mut piece) {
                 Ok(0) => return,
-                Ok(n) => wire.extend_from_slice(&piece[..n]),
+                Ok(n) => {
+                    if wire.is_empty() {
+                        until = Instant::now() + READ_TIMEOUT;
+                    }
+                    wire.extend_from_slice(&piece[..n]);
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(_) => return,
             }
@@ -44,24 +52,26 @@ fn impatient() -> Upstream {
 
 /// Begins a request whose body stops after its first byte.
 fn stalled(balancer: &Balancer, method: &str, client: usize) -> Conn {
-    let fields = format!("X-Forwarded-For: 198.51.100.{client}\r\nContent-Length: 100\r\n");
+    begun(balancer, method, client, 100)
+}
+
+/// Begins a request with a body of so many bytes, and sends the first one.
+fn begun(balancer: &Balancer, method: &str, client: usize, length: usize) -> Conn {
+    let fields = format!("X-Forwarded-For: 198.51.100.{client}\r\nContent-Length: {length}\r\n");
     let mut conn = balancer.client();
     conn.send(&request(method, "/upload", &fields, "x"));
     conn
 }
 
-// Rule 43
-fn no_upstream_is_ejected_for_bodies_that_do_not_come(engine: EngineKind) {
+/// Does something to a balancer that must not make it eject one of its upstreams.
+fn expect_no_ejection(engine: EngineKind, attack: impl Fn(&Balancer)) {
     let upstreams = [impatient(), impatient(), impatient()];
     let addresses = upstreams.each_ref().map(Upstream::address);
     let balancer = Balancer::start_with(engine, &addresses, |c| {
         c.health.eject_after = Some(1);
         c.retry.fail_open = false;
     });
-    let mut stalled: Vec<_> = (1..=60).map(|client| stalled(&balancer, "POST", client)).collect();
-    for conn in &mut stalled {
-        expect_refusal(conn, &[408]);
-    }
+    attack(&balancer);
     let before: Vec<_> = upstreams.iter().map(Upstream::connections).collect();
     for _ in 0..9 {
         assert_eq!(balancer.ask(&get("/")).body, "fine");
@@ -69,6 +79,52 @@ fn no_upstream_is_ejected_for_bodies_that_do_not_come(engine: EngineKind) {
     for (upstream, before) in upstreams.iter().zip(before) {
         assert!(upstream.connections() > before, "it was ejected: nothing is sent to it");
     }
+}
+
+// Rule 43
+fn no_upstream_is_ejected_for_bodies_that_do_not_come(engine: EngineKind) {
+    expect_no_ejection(engine, |balancer| {
+        let mut stalled: Vec<_> =
+            (1..=60).map(|client| stalled(balancer, "POST", client)).collect();
+        for conn in &mut stalled {
+            expect_refusal(conn, &[408]);
+        }
+    });
+}
+
+// Rules 38 and 43
+fn no_upstream_is_ejected_for_bodies_that_wait_for_a_100(engine: EngineKind) {
+    expect_no_ejection(engine, |balancer| {
+        let waits = |client| {
+            let fields = format!(
+                "X-Forwarded-For: 198.51.100.{client}\r\nContent-Length: 100\r\n\
+                 Expect: 100-continue\r\n"
+            );
+            let mut conn = balancer.client();
+            conn.send(&request("POST", "/upload", &fields, ""));
+            conn
+        };
+        let mut waiting: Vec<_> = (1..=12).map(waits).collect();
+        for conn in &mut waiting {
+            expect_refusal(conn, &[502]);
+        }
+    });
+}
+
+// Rules 38 and 43
+fn no_upstream_is_ejected_for_bodies_that_come_while_it_closes(engine: EngineKind) {
+    expect_no_ejection(engine, |balancer| {
+        let mut conns: Vec<_> =
+            (1..=12).map(|client| begun(balancer, "POST", client, 10_000)).collect();
+        // The upstreams close some time or other, and then there is nearly always a byte on its way.
+        let until = Instant::now() + 2 * READ_TIMEOUT;
+        while Instant::now() < until {
+            for conn in &mut conns {
+                conn.try_send("x");
+            }
+            thread::sleep(Duration::from_millis(2)); // the pace of the clients
+        }
+    });
 }
 
 // Rules 40 and 43
