@@ -1,5 +1,6 @@
 //! Far more connections than workers: whoever waits costs nobody else anything.
 
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -9,7 +10,10 @@ use super::support::binary::{Balancer, PATIENCE};
 use super::support::echo::Echo;
 use super::support::until;
 
-each_engine!(alone: two_workers_serve_ten_thousand_idle_clients_and_a_crowd_of_slow_ones);
+each_engine!(alone:
+    two_workers_serve_ten_thousand_idle_clients_and_a_crowd_of_slow_ones,
+    silent_clients_keep_no_descriptors_from_others,
+);
 
 const IDLE: usize = 10_000;
 const FEWEST_IDLE: usize = 1_000;
@@ -95,4 +99,17 @@ fn two_workers_serve_ten_thousand_idle_clients_and_a_crowd_of_slow_ones(engine: 
         assert_eq!(connection.get("/second").unwrap().status, 200);
     }
     assert_eq!(echo.requests(), expected);
+}
+
+fn silent_clients_keep_no_descriptors_from_others(engine: &str) {
+    let echo = Echo::start();
+    let flags = ["--max-connections", "1000", "--threads", "2"];
+    let balancer = Balancer::start_with_descriptors(64, engine, &echo, &flags);
+    let connect = |_| TcpStream::connect(balancer.address()).ok();
+    let silent: Vec<_> = (0..100).map_while(connect).collect();
+    assert_eq!(silent.len(), 100, "some of them wait in the listen queue");
+    for _ in 0..5 {
+        let mut client = Connection::open(balancer.address()).expect("it listens");
+        assert_eq!(client.get("/").expect("it is served").status, 200);
+    }
 }
