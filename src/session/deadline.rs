@@ -31,11 +31,6 @@ const CAPACITY_CHECKS: u32 = 4;
 /// … and the least time between two looks.
 const CAPACITY_PAUSE: Duration = Duration::from_millis(10);
 
-/// How long the first byte of a body may take that others wait for, and the time between two looks.
-fn first_patience(queue_timeout: Duration) -> Duration {
-    (queue_timeout / CAPACITY_CHECKS).max(CAPACITY_PAUSE)
-}
-
 /// What is waited for.
 ///
 /// | waits for  | since                         | when it is over                                      |
@@ -113,14 +108,13 @@ impl Session {
         let patience = self.state.config.timeouts.queue;
         let bytes = self.body_bytes();
         if let Some(exchange) = &mut self.exchange {
-            let check_at = now + if bytes == 0 { first_patience(patience) } else { patience };
-            exchange.pace = Pace { since: now, bytes, check_at };
+            exchange.pace = Pace { since: now, bytes, check_at: now + patience };
         }
     }
 
     /// Puts the next look off by the time between two looks.
     pub(super) fn check_capacity_again(&mut self, now: Instant) {
-        let pause = first_patience(self.state.config.timeouts.queue);
+        let pause = (self.state.config.timeouts.queue / CAPACITY_CHECKS).max(CAPACITY_PAUSE);
         if let Some(exchange) = &mut self.exchange {
             exchange.pace.check_at = now + pause;
         }
@@ -147,8 +141,6 @@ impl Session {
         if !is_clients || bytes.saturating_sub(pace.bytes) >= LEAST_BODY {
             (pace.since, pace.bytes) = (now, bytes);
         }
-        // One that has sent nothing at all yet was perhaps only told to go on (100).
-        let patience = if bytes == 0 { first_patience(patience) } else { patience };
         let is_slow = now >= pace.since + patience;
         if !(is_slow && is_clients && self.state.upstreams.waiting() > 0) {
             return;
