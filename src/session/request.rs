@@ -494,8 +494,8 @@ impl Session {
     }
 
     /// Whether all that has come of the request's body has gone on, and the rest is the client's to
-    /// send, who is not waiting for a word of the upstream. So it is the client that keeps others
-    /// waiting, and nobody else is to be asked.
+    /// send, and the client is not waiting for a 100. So the client keeps other requests waiting, and no
+    /// other upstream is tried.
     pub(super) fn rest_is_clients(&self) -> bool {
         let awaits_continue = self.exchange.as_ref().is_none_or(|e| e.awaits_continue);
         matches!(self.request_leg, RequestLeg::Body(_))

@@ -66,7 +66,7 @@ impl World<'_> {
             What::Jump(by) => {
                 let mut net = self.net.borrow_mut();
                 net.now += by;
-                // Nobody could send meanwhile.
+                // No client could send meanwhile.
                 net.sent_at.iter_mut().for_each(|at| *at += by);
                 net.counts.one("clock jumps");
             }

@@ -15,7 +15,7 @@ use super::turns::{Outcome, Turns};
 /// What is told to those for whom there is no room in the queue, or none in time.
 const TOO_MANY: &str = "every live upstream is busy, and no more requests may wait";
 const TOO_LATE: &str = "no upstream had room in time";
-/// What is told to those whose bodies come too slowly while others wait.
+/// The reason of a 408 whose body came too slowly while other requests waited.
 const TOO_SLOW: &str = "the request body came too slowly while others waited";
 const REFUSED: u16 = 503;
 
