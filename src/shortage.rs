@@ -21,6 +21,11 @@ pub fn is_own(error: &io::Error) -> bool {
     Errno::from_io_error(error).is_some_and(|errno| OWN.contains(&errno))
 }
 
+/// Whether it is a shortage of descriptors, which closing a connection helps against.
+pub fn is_of_descriptors(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -43,6 +48,8 @@ mod tests {
             (Errno::AFNOSUPPORT, false),
         ] {
             assert_eq!(is_own(&errno.into()), own, "{errno:?}");
+            let of_descriptors = matches!(errno, Errno::MFILE | Errno::NFILE);
+            assert_eq!(is_of_descriptors(&errno.into()), of_descriptors, "{errno:?}");
         }
         assert!(!is_own(&io::Error::other("not from the system")));
     }

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use balancebeam::Config;
 use balancebeam::buffer;
-use balancebeam::session::{ConnectFailure, Direction, Next, Session, Side, Splice, Wants};
+use balancebeam::session::{ConnectFailure, Direction, Idle, Next, Session, Side, Splice, Wants};
 use balancebeam::state::ProxyState;
 use balancebeam::upstream::health::Seen;
 use balancebeam::upstream::{UpstreamId, Upstreams};
@@ -370,11 +370,11 @@ impl World {
     }
 
     pub fn begin_again(&mut self) {
-        if let Some(since) = self.session.only_waits_since() {
-            assert!(since <= self.now && self.link == Link::None);
+        if let Some(idle) = self.session.idle() {
+            assert!(idle.since <= self.now && self.link == Link::None);
             assert_eq!(self.session.buffered(), 0, "it is like a new one");
             let peer = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 8));
-            self.session.begin_again(peer, self.now);
+            self.session.begin_again(peer, Idle::new(self.now));
         }
     }
 

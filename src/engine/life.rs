@@ -14,7 +14,7 @@ use super::evict::Activity;
 use crate::buffer;
 use crate::free_list::{FreeList, UNUSED};
 use crate::lock::Lock;
-use crate::session::Session;
+use crate::session::{Idle, Session};
 use crate::state::ProxyState;
 
 /// The most bytes of sessions that are kept for connections that wake.
@@ -32,8 +32,8 @@ pub struct Connection<W, L> {
 }
 
 enum Life<L> {
-    /// It waits for a request, since then.
-    Asleep(Instant),
+    /// It waits for a request.
+    Asleep(Idle),
     Awake(Box<Awake<L>>),
 }
 
@@ -83,21 +83,22 @@ impl<W, L: AsMut<W>> Connection<W, L> {
             session.turn_away();
             Life::Awake(Box::new(Awake::new(session)))
         } else {
-            Life::Asleep(now)
+            Life::Asleep(Idle::new(now))
         };
         Connection { client, state, peer, accepted: Some(now), life }
     }
 
     /// What it is while it is awake; wakes it.
     pub fn wake(&mut self, spares: &Spares<L>) -> &mut Awake<L> {
-        if let Life::Asleep(since) = self.life {
+        if let Life::Asleep(idle) = self.life {
             let awake = match spares.take() {
                 Some(mut awake) => {
-                    awake.session.begin_again(self.peer, since);
+                    awake.session.begin_again(self.peer, idle);
                     awake
                 }
                 None => {
-                    let session = Session::new(self.state.clone(), self.peer, since);
+                    let mut session = Session::new(self.state.clone(), self.peer, idle.since);
+                    session.begin_again(self.peer, idle);
                     Box::new(Awake::new(session))
                 }
             };
@@ -123,16 +124,18 @@ impl<W, L: AsMut<W>> Connection<W, L> {
         now: Instant,
     ) -> Turn {
         self.wake(spares);
-        let Life::Awake(mut awake) = std::mem::replace(&mut self.life, Life::Asleep(now)) else {
+        let Life::Awake(mut awake) =
+            std::mem::replace(&mut self.life, Life::Asleep(Idle::new(now)))
+        else {
             return Turn::Wait;
         };
         let turn = awake.turn(&mut self.client, hands, now);
         if awake.session.has_asked() {
             self.accepted = None;
         }
-        match awake.session.only_waits_since() {
-            Some(since) if turn == Turn::Wait && awake.is_bare() => {
-                self.life = Life::Asleep(since);
+        match awake.session.idle() {
+            Some(idle) if turn == Turn::Wait && awake.is_bare() => {
+                self.life = Life::Asleep(idle);
                 spares.give(awake);
             }
             _ => self.life = Life::Awake(awake),
@@ -143,7 +146,7 @@ impl<W, L: AsMut<W>> Connection<W, L> {
     /// When it needs a turn even if nothing moves. `None` only once it is over.
     pub fn deadline(&self) -> Option<Instant> {
         match &self.life {
-            Life::Asleep(since) => Some(*since + self.state.config.timeouts.idle),
+            Life::Asleep(idle) => Some(idle.since + self.state.config.timeouts.idle),
             Life::Awake(awake) => awake.session.deadline(),
         }
     }
@@ -151,7 +154,7 @@ impl<W, L: AsMut<W>> Connection<W, L> {
     /// What it does. To be asked after a turn.
     pub fn activity(&self) -> Activity {
         let waits = match &self.life {
-            Life::Asleep(since) => Some((*since, false)),
+            Life::Asleep(idle) => Some((idle.since, false)),
             Life::Awake(awake) => awake.session.waits_for_head(),
         };
         match (waits, self.accepted) {

@@ -36,6 +36,7 @@ use crate::background::Seldom;
 use crate::free_list::UNUSED;
 use crate::lock::Lock;
 use crate::session::{Direction, Side};
+use crate::shortage;
 use crate::state::ProxyState;
 use crate::upstream::UpstreamId;
 
@@ -493,7 +494,9 @@ impl Shared {
 
     /// Silent clients have what is short: one of them goes.
     fn complain_of_shortage(&self, id: UpstreamId, error: &io::Error, now: Instant) {
-        self.evict(now);
+        if shortage::is_of_descriptors(error) {
+            self.evict(now);
+        }
         if self.shortage.lock().may_log(now) {
             super::complain_of_shortage(&self.state, id, error);
         }

@@ -284,6 +284,24 @@ pub struct Session {
     turned_away: Option<Instant>,
     /// Whether a whole request head has come.
     has_asked: bool,
+    /// Whether the last request had a body longer than a head. Then the next one is expected to be
+    /// like it, and head and body are read at once.
+    sends_long_bodies: bool,
+}
+
+/// A session that only waits for a request: all that it has to remember.
+#[derive(Clone, Copy, Debug)]
+pub struct Idle {
+    /// Since when it has waited.
+    pub since: Instant,
+    sends_long_bodies: bool,
+}
+
+impl Idle {
+    /// A client has just connected.
+    pub fn new(now: Instant) -> Self {
+        Idle { since: now, sends_long_bodies: false }
+    }
 }
 
 impl Session {
@@ -312,11 +330,12 @@ impl Session {
             is_cut_short: false,
             turned_away: None,
             has_asked: false,
+            sends_long_bodies: false,
         }
     }
 
-    /// Since when it has waited for a request, if that is all it does: then it is like a new one.
-    pub fn only_waits_since(&self) -> Option<Instant> {
+    /// What it has to remember, if all it does is wait for a request: then it is like a new one.
+    pub fn idle(&self) -> Option<Idle> {
         let is_told = self.release.is_none() && self.report.is_none() && self.connect.is_none();
         let is_blank = self.phase == Phase::Open
             && self.waiting == Timeout::Idle
@@ -327,14 +346,16 @@ impl Session {
             && self.search == Search::default()
             && self.client.is_blank()
             && self.upstream.is_blank();
-        (is_told && is_blank && self.turned_away.is_none()).then_some(self.since)
+        let is_idle = is_told && is_blank && self.turned_away.is_none();
+        is_idle.then_some(Idle { since: self.since, sends_long_bodies: self.sends_long_bodies })
     }
 
-    /// One that only waits goes on for another client, that has waited since then.
-    pub fn begin_again(&mut self, peer: IpAddr, since: Instant) {
+    /// One that only waits goes on for another client, that has waited as `idle` says.
+    pub fn begin_again(&mut self, peer: IpAddr, idle: Idle) {
         self.peer = peer.to_canonical();
-        (self.since, self.moved) = (since, since);
+        (self.since, self.moved) = (idle.since, idle.since);
         self.has_asked = false;
+        self.sends_long_bodies = idle.sends_long_bodies;
     }
 
     /// Answers its first request 503: more clients are connected than are served. To be called before

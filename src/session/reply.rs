@@ -77,6 +77,7 @@ impl Session {
         let may_send_more = exchange.request.keep_alive
             || matches!(self.request_leg, RequestLeg::Cut)
             || !self.client.input.is_empty();
+        self.sends_long_bodies = exchange.request_bytes > self.state.config.limits.head as u64;
         self.record(Outcome::Finished, "", now);
         self.upstream.clear();
         self.request_leg = RequestLeg::Head;

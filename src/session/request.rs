@@ -186,9 +186,13 @@ impl Session {
     }
 
     /// The most bytes that may be read from the client: what certainly belongs to the present request,
-    /// and one head. Pipelined requests beyond that wait in the kernel.
+    /// and one head. Pipelined requests beyond that wait in the kernel. A client whose last request
+    /// had a long body is expected to send another, so head and body are read at once.
     pub(super) fn most_of_request(&self) -> usize {
         let of_body = match &self.request_leg {
+            RequestLeg::Head if self.sends_long_bodies && self.client.input.is_empty() => {
+                return usize::MAX;
+            }
             RequestLeg::Head | RequestLeg::Done | RequestLeg::Cut => 0,
             RequestLeg::Body(transfer) => transfer.decoder.left_for_certain(),
             RequestLeg::Tunnel => return usize::MAX,

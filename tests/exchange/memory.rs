@@ -163,3 +163,35 @@ fn during_an_exchange_no_more_than_a_head_is_held_of_what_comes_behind_the_reque
         assert!(world.client.seen.starts_with(b"HTTP/1.1 200 OK\r\n"), "{case}");
     }
 }
+
+#[test]
+fn head_and_body_are_read_at_once_if_the_last_request_had_a_long_body() {
+    const BODY: usize = 60 * 1024;
+    let head = script().config.limits.head;
+    let post = || {
+        let head = format!("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {BODY}\r\n\r\n");
+        head + &"b".repeat(BODY)
+    };
+    let mut world = World::new(&script().config, Steps { read: usize::MAX, write: usize::MAX });
+    let mut first_read = |request: &str| {
+        world.client.pending.extend_from_slice(request.as_bytes());
+        let first = world.session.space(Side::Client).len();
+        world.drive();
+        world.connected(false);
+        world.drive();
+        world.upstream.pending.extend_from_slice(OK.as_bytes());
+        world.drive();
+        first
+    };
+    assert_eq!(first_read(&post()), head, "nothing is known about it");
+    assert_eq!(first_read(&post()), SIZE, "as the one before");
+    assert_eq!(first_read(GET), SIZE, "as the one before");
+    assert_eq!(first_read(&post()), head, "a GET has no body");
+    assert_eq!(first_read(&post()), SIZE, "as the one before");
+    // What such a client pipelines is read this once, and no more until it has had its turn.
+    let short = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 20000\r\n\r\n";
+    let pipelined = GET.repeat(40 * 1024 / GET.len());
+    first_read(&(short.to_owned() + &"b".repeat(20_000) + &pipelined));
+    assert!(world.session.buffered() <= SIZE + SMALL);
+    assert_eq!(world.session.space(Side::Client).len(), 0, "the next ones wait for their turn");
+}
