@@ -112,24 +112,6 @@ pub fn wait_for(fds: &mut [PollFd<'_>], until: Instant) {
     }
 }
 
-/// Lets a message that could repeat itself endlessly into the log once in a while.
-#[derive(Default)]
-pub struct Seldom(Option<Instant>);
-
-impl Seldom {
-    /// The least time between two messages.
-    pub const PAUSE: Duration = Duration::from_secs(60);
-
-    /// Whether the message may be written now; if so, not again for a while.
-    pub fn may_log(&mut self, now: Instant) -> bool {
-        let may = self.0.is_none_or(|last| now.saturating_duration_since(last) >= Self::PAUSE);
-        if may {
-            self.0 = Some(now);
-        }
-        may
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -185,15 +167,5 @@ mod tests {
         let until = Instant::now() + Duration::from_millis(30);
         assert!(!Stop(far).wait(until));
         assert!(Instant::now() >= until);
-    }
-
-    #[test]
-    fn seldom_is_once_a_minute() {
-        let (start, mut seldom) = (Instant::now(), Seldom::default());
-        let at = |seconds| start + Duration::from_secs(seconds);
-        assert!(seldom.may_log(at(0)));
-        assert!(!seldom.may_log(at(59)));
-        assert!(seldom.may_log(at(60)));
-        assert!(!seldom.may_log(at(61)));
     }
 }

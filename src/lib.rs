@@ -20,6 +20,7 @@ pub mod server;
 pub mod session;
 pub mod shortage;
 pub mod state;
+pub mod telemetry;
 pub mod upstream;
 pub mod who;
 

@@ -7,9 +7,10 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::background::{Background, Seldom, Stop};
+use crate::background::{Background, Stop};
 use crate::limit::Limiter;
 use crate::state::ProxyState;
+use crate::telemetry::log_throttle::LogThrottle;
 
 /// Time between two sweeps.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -51,14 +52,14 @@ fn sweep_until_told(state: &ProxyState, stop: &Stop) {
 #[derive(Default)]
 struct Evictions {
     told: u64,
-    seldom: Seldom,
+    throttle: LogThrottle,
 }
 
 impl Evictions {
     /// How many there were since they were told of last, if it is time to tell.
     fn news(&mut self, limiter: &Limiter, now: Instant) -> Option<u64> {
         let evicted = limiter.evicted();
-        if evicted == self.told || !self.seldom.may_log(now) {
+        if evicted == self.told || !self.throttle.may_log(now) {
             return None;
         }
         let news = evicted - self.told;
@@ -123,9 +124,9 @@ mod tests {
         admit(3);
         assert_eq!(evictions.news(&limiter, start), Some(3));
         admit(2);
-        assert_eq!(evictions.news(&limiter, start + Seldom::PAUSE / 2), None);
+        assert_eq!(evictions.news(&limiter, start + LogThrottle::PAUSE / 2), None);
         admit(2);
-        assert_eq!(evictions.news(&limiter, start + Seldom::PAUSE), Some(4));
-        assert_eq!(evictions.news(&limiter, start + 2 * Seldom::PAUSE), None);
+        assert_eq!(evictions.news(&limiter, start + LogThrottle::PAUSE), Some(4));
+        assert_eq!(evictions.news(&limiter, start + 2 * LogThrottle::PAUSE), None);
     }
 }

@@ -12,6 +12,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("buffer", 0),
     ("free_list", 0),
     ("lock", 0),
+    ("telemetry", 0),
     ("config", 1),
     ("state", 1),
     ("error_log", 1),

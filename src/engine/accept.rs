@@ -17,11 +17,11 @@ use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 
 use super::Engine;
 use super::gate::Gate;
-use crate::background::Seldom;
 use crate::config::WhenFull;
 use crate::lock::Lock;
 use crate::shortage;
 use crate::state::ProxyState;
+use crate::telemetry::log_throttle::LogThrottle;
 
 /// Connections that may wait to be accepted; the system may allow fewer.
 const BACKLOG: i32 = 4096;
@@ -175,7 +175,7 @@ struct Accepting {
 
 impl Accepting {
     fn run(&self) {
-        let (mut seldom, mut evictions) = (Seldom::default(), Seldom::default());
+        let (mut shortages, mut evictions) = (LogThrottle::default(), LogThrottle::default());
         while self.stopping.lock().is_none() {
             let to_be_told = self.refuses();
             if !self.gate.is_full() {
@@ -197,7 +197,7 @@ impl Accepting {
                 }
             }
             if !self.gate.wait_for_room(to_be_told, Duration::ZERO) {
-                if seldom.may_log(Instant::now()) {
+                if shortages.may_log(Instant::now()) {
                     log::warn!(
                         "as many connections are open as --max-connections allows; new ones wait"
                     );
@@ -206,13 +206,13 @@ impl Accepting {
                 self.have_waited.set(true);
                 continue;
             }
-            if to_be_told && self.gate.is_full() && seldom.may_log(Instant::now()) {
+            if to_be_told && self.gate.is_full() && shortages.may_log(Instant::now()) {
                 log::warn!(
                     "as many connections are open as --max-connections allows; new ones get 503"
                 );
             }
             if let Err(error) = self.take_one()
-                && seldom.may_log(Instant::now())
+                && shortages.may_log(Instant::now())
             {
                 log::warn!(
                     "cannot accept: {error}; raise the limit on open files, or lower \

@@ -32,11 +32,11 @@ use super::slab::Slab;
 use super::task_line::Line;
 use super::wire::{self, Heard};
 use super::{At, Engine};
-use crate::background::Seldom;
 use crate::lock::Lock;
 use crate::session::{Direction, Side};
 use crate::shortage;
 use crate::state::ProxyState;
+use crate::telemetry::log_throttle::LogThrottle;
 use crate::upstream::UpstreamId;
 
 /// How often idle upstream connections are looked through for old ones.
@@ -86,7 +86,7 @@ struct Hub {
     is_ending: AtomicBool,
     /// Exchanges that were under way when their task was told to end.
     cut: AtomicUsize,
-    shortage: Lock<Seldom>,
+    shortage: Lock<LogThrottle>,
 }
 
 /// What others may know of the task that has this number.

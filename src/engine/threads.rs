@@ -32,12 +32,12 @@ use super::wheel::{Tick, Wheel};
 use super::wire::{self, Heard, Socket};
 use super::woken::Woken;
 use super::{At, Engine};
-use crate::background::Seldom;
 use crate::free_list::UNUSED;
 use crate::lock::Lock;
 use crate::session::{Direction, Side};
 use crate::shortage;
 use crate::state::ProxyState;
+use crate::telemetry::log_throttle::LogThrottle;
 use crate::upstream::UpstreamId;
 
 /// How often idle upstream connections are looked through for old ones, while there are any.
@@ -69,7 +69,7 @@ struct Shared {
     evictor: Evictor,
     woken: Arc<Woken>,
     is_sweeping: AtomicBool,
-    shortage: Lock<Seldom>,
+    shortage: Lock<LogThrottle>,
 }
 
 /// A seat and who sits on it.

@@ -17,8 +17,9 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 
-use crate::background::{Background, Seldom, Stop, wait_for};
+use crate::background::{Background, Stop, wait_for};
 use crate::state::ProxyState;
+use crate::telemetry::log_throttle::LogThrottle;
 use crate::upstream::UpstreamId;
 use flight::Flight;
 use probe::Outcome;
@@ -95,7 +96,7 @@ struct Checker<'a> {
     /// Those whose turn is `Waiting`, in order.
     waiting: VecDeque<UpstreamId>,
     flights: Vec<Flight>,
-    shortages: Seldom,
+    shortages: LogThrottle,
 }
 
 impl<'a> Checker<'a> {
@@ -106,7 +107,7 @@ impl<'a> Checker<'a> {
             turns: vec![Turn::Idle; state.upstreams.all().len()],
             waiting: VecDeque::new(),
             flights: Vec::new(),
-            shortages: Seldom::default(),
+            shortages: LogThrottle::default(),
         }
     }
 

@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use super::health::{Health, Seen};
+use crate::telemetry::log_throttle::LogThrottle;
 
 /// How long an ejected upstream is left alone before one real request tries it, if no probe can
 /// restore it. One that fails requests is left alone for twice as long each time.
@@ -32,8 +33,8 @@ pub(super) struct Condition {
     pub restored_at: Option<Instant>,
     /// Until when its connections are not used again.
     pub distrusted_until: Option<Instant>,
-    /// When it was last said that it fails requests and is not ejected.
-    pub warned_at: Option<Instant>,
+    /// Limits warnings that it fails requests and is not ejected.
+    pub warnings: LogThrottle,
 }
 
 impl Condition {

@@ -19,9 +19,6 @@ use crate::lock::Lock;
 /// for. Longer than any of them may be idle, so that none of those made before is ever used again.
 pub const DISTRUST: Duration = Duration::from_secs(120);
 
-/// The least time between two warnings of the same kind about one upstream.
-const WARNING_PAUSE: Duration = Duration::from_secs(60);
-
 /// Names one upstream; its place in the order in which they were given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UpstreamId(pub usize);
@@ -145,10 +142,7 @@ impl Upstream {
 
     /// Says once in a while that it fails requests, and stays.
     pub(super) fn warn_of(&self, seen: Seen, stays: &str, now: Instant) {
-        let mut condition = self.condition.lock();
-        let is_due = condition.warned_at.is_none_or(|at| now >= at + WARNING_PAUSE);
-        if is_due {
-            condition.warned_at = Some(now);
+        if self.condition.lock().warnings.may_log(now) {
             log::warn!("upstream {}: {seen}; {stays}, so it is not ejected", self.name);
         }
     }
