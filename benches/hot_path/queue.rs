@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 use std::time::Instant;
 
 use balancebeam::upstream::health::Seen;
-use balancebeam::upstream::queue::{Standing, Waiting};
+use balancebeam::upstream::{TicketStatus, Waiting};
 use balancebeam::upstream::{UpstreamId, Upstreams};
 use criterion::Criterion;
 
@@ -40,7 +40,7 @@ pub fn all(criterion: &mut Criterion) {
                     // Its client has not had a turn, so it is the first.
                     let newest = ask(&upstreams, newcomers.next().unwrap_or(0));
                     drop(room.take());
-                    let Standing::Chosen(choice) = newest.standing() else {
+                    let TicketStatus::Chosen(choice) = newest.status() else {
                         panic!("the room was for the newest");
                     };
                     room = Some(choice);

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use balancebeam::state::ProxyState;
 use balancebeam::upstream::InFlight;
-use balancebeam::upstream::queue::Waiting;
+use balancebeam::upstream::Waiting;
 
 /// Clients that wait.
 const CLIENTS: u8 = 3;

@@ -8,7 +8,7 @@ use crate::http1::body::{Encoder, Transfer};
 use crate::http1::head::Search;
 use crate::http1::rewrite::{HostSlot, TrailerRules};
 use crate::http1::{Request, Response};
-use crate::upstream::queue::Waiting;
+use crate::upstream::Waiting;
 use crate::upstream::{InFlight, Upstream, UpstreamId};
 
 /// From the client to the upstream.

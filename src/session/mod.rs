@@ -23,8 +23,8 @@ use std::time::{Duration, Instant};
 use crate::buffer::Buffer;
 use crate::http1::head::Search;
 use crate::state::ProxyState;
+use crate::upstream::Ticket;
 use crate::upstream::Upstream;
-use crate::upstream::queue::Ticket;
 
 pub use deadline::Timeout;
 pub use record::{Outcome, Record};

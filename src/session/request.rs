@@ -17,8 +17,8 @@ use crate::http1::head::{self, HeadLimits, RequestHead};
 use crate::http1::rewrite::{self, RequestRules, TrailerRules};
 use crate::http1::{BadBody, Framing, Method, Reject, Request, Version};
 use crate::limit::WINDOW;
+use crate::upstream::TicketStatus;
 use crate::upstream::health::Seen;
-use crate::upstream::queue::Standing;
 use crate::upstream::{Chosen, InFlight, NoChoice, TRIAL_INTERVAL};
 use crate::who;
 
@@ -313,13 +313,13 @@ impl Session {
             return false;
         }
         let waiting = self.exchange.as_ref().and_then(|exchange| exchange.queued.as_ref());
-        match waiting.map(|waiting| waiting.standing()) {
-            Some(Standing::Waiting) => return false,
-            Some(Standing::Chosen(choice)) => {
+        match waiting.map(|waiting| waiting.status()) {
+            Some(TicketStatus::Waiting) => return false,
+            Some(TicketStatus::Chosen(choice)) => {
                 self.leave_queue();
                 self.go_on_with(choice, now);
             }
-            Some(Standing::Refused) | None => self.overloaded(TOO_MANY_WAIT),
+            Some(TicketStatus::Refused) | None => self.overloaded(TOO_MANY_WAIT),
         }
         true
     }

@@ -3,14 +3,17 @@
 //! The live list is a `Mutex` around one `Arc`; it is locked to clone or to replace that `Arc`, never
 //! while choosing and never across I/O. Not here: connections (`engine/`), when to probe
 //! (`health_check/`), one of them by itself (`one.rs`), the rule by which its state turns
-//! (`health.rs`), who waits for room (`queue.rs`).
+//! (`health.rs`), who waits for room (`wait_queue.rs`).
 
 pub mod balance;
+mod choice;
+mod concurrency;
 mod condition;
 pub mod health;
+mod id;
 pub mod idle_limit;
 mod one;
-pub mod queue;
+mod wait_queue;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -21,24 +24,24 @@ use std::net::{IpAddr, SocketAddr};
 use crate::config::Config;
 use crate::lock::Lock;
 use balance::{Balance, Candidates};
+use concurrency::ConcurrencyLimit;
 use condition::{TRIAL_PATIENCE, TRICKLE};
 use health::{Change, HealthRules, Seen};
-use one::Bound;
-use queue::{Queue, Waiting};
+use wait_queue::WaitQueue;
 
+pub use choice::{Chosen, NoChoice};
 pub use condition::TRIAL_INTERVAL;
+pub use id::UpstreamId;
 #[cfg(test)]
 pub(crate) use one::test_upstreams;
-pub use one::{Chosen, DISTRUST, InFlight, Upstream, UpstreamId};
+pub use one::{DISTRUST, InFlight, Upstream};
 
-/// Why nobody was chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NoChoice {
-    /// There is nobody who was not tried, or nobody who may be.
-    Nobody,
-    /// All of those have as many exchanges as they may, or others wait for them already.
-    Full,
-}
+/// A request that waits for capacity, until this is dropped; it gets a choice.
+pub type Waiting = wait_queue::Waiting<InFlight>;
+/// The ticket of such a request.
+pub type Ticket = wait_queue::Ticket<InFlight>;
+/// What has become of such a request.
+pub type TicketStatus = wait_queue::TicketStatus<InFlight>;
 
 /// All upstreams, and the live list.
 pub struct Upstreams {
@@ -50,7 +53,7 @@ pub struct Upstreams {
     trials: bool,
     fail_open: bool,
     /// What bounds each of them.
-    bound: Option<Bound>,
+    limit: Option<ConcurrencyLimit<InFlight>>,
     /// How many are on the live list; spares the lock.
     live_count: AtomicUsize,
     /// No trial is due before, or none at all; spares most requests the look at all upstreams.
@@ -67,9 +70,9 @@ impl Upstreams {
         let fail_open = config.retry.fail_open;
         let failing_open = if trials { Chosen::Trial } else { Chosen::FailOpen };
         let failed_open = Arc::new(AtomicU64::new(0));
-        let bound = config.limits.in_flight.map(|most| Bound {
+        let limit = config.limits.in_flight.map(|most| ConcurrencyLimit {
             most,
-            queue: Arc::new(Queue::new(config.limits.queue, config.upstreams.len())),
+            queue: Arc::new(WaitQueue::new(config.limits.queue, config.upstreams.len())),
             when_none_live: fail_open.then_some(failing_open),
             failed_open: failed_open.clone(),
         });
@@ -80,7 +83,7 @@ impl Upstreams {
             .enumerate()
             .map(|(i, (authority, addresses))| {
                 let id = UpstreamId(i);
-                Arc::new(Upstream::new(id, authority.clone(), addresses, bound.clone()))
+                Arc::new(Upstream::new(id, authority.clone(), addresses, limit.clone()))
             })
             .collect();
         Upstreams {
@@ -94,7 +97,7 @@ impl Upstreams {
             },
             trials,
             fail_open,
-            bound,
+            limit,
             live_count: AtomicUsize::new(config.upstreams.len()),
             next_trial: Lock::default(),
             failed_open,
@@ -144,7 +147,7 @@ impl Upstreams {
         if among.is_empty() {
             return Err(NoChoice::Nobody);
         }
-        if self.bound.as_ref().is_some_and(|bound| bound.queue.len() > 0) {
+        if self.limit.as_ref().is_some_and(|limit| limit.queue.len() > 0) {
             return Err(NoChoice::Full);
         }
         let first = self.balance.pick(&among, !tried.is_empty());
@@ -156,7 +159,7 @@ impl Upstreams {
     /// A request of `client` waits for one that is not in `tried` to have room. `None`: too many
     /// wait already.
     pub fn wait_for_room(&self, client: IpAddr, tried: &[UpstreamId]) -> Option<Waiting> {
-        let waiting = self.bound.as_ref()?.queue.join(client, tried);
+        let waiting = self.limit.as_ref()?.queue.join(client, tried);
         // Some may have come free before it was known that somebody waits for it.
         self.serve_queue();
         waiting
@@ -164,7 +167,7 @@ impl Upstreams {
 
     /// Requests that wait for room.
     pub fn waiting(&self) -> usize {
-        self.bound.as_ref().map_or(0, |bound| bound.queue.len())
+        self.limit.as_ref().map_or(0, |limit| limit.queue.len())
     }
 
     fn serve_queue(&self) {
@@ -315,8 +318,8 @@ impl Upstreams {
         let mut live = self.live.lock();
         *live = self.all.iter().filter(|upstream| upstream.is_up()).cloned().collect();
         self.live_count.store(live.len(), Ordering::SeqCst);
-        if let Some(bound) = &self.bound {
-            bound.queue.set_live(live.iter().map(|upstream| upstream.id()));
+        if let Some(limit) = &self.limit {
+            limit.queue.set_live(live.iter().map(|upstream| upstream.id()));
         }
         live.len()
     }

@@ -5,23 +5,21 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use super::choice::Chosen;
+use super::concurrency::ConcurrencyLimit;
 use super::condition::Condition;
 use super::health::Seen;
+use super::id::UpstreamId;
 use super::idle_limit::IdleLimit;
-use super::queue::Queue;
 use crate::config::Authority;
 use crate::lock::Lock;
 
 /// How long the connections of an upstream are not used again after it sent bytes that nobody asked
 /// for. Longer than any of them may be idle, so that none of those made before is ever used again.
 pub const DISTRUST: Duration = Duration::from_secs(120);
-
-/// Names one upstream; its place in the order in which they were given.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct UpstreamId(pub usize);
 
 /// One server that requests can be sent to.
 pub struct Upstream {
@@ -32,7 +30,7 @@ pub struct Upstream {
     /// Where in `addresses` a connect begins: behind the one that failed last.
     first_address: AtomicUsize,
     in_flight: AtomicUsize,
-    bound: Option<Bound>,
+    limit: Option<ConcurrencyLimit<InFlight>>,
     /// How often it was ejected or restored; odd while it is ejected.
     turns: AtomicU32,
     /// Whether a `Served` could change anything; spares the lock on every good answer.
@@ -44,23 +42,12 @@ pub struct Upstream {
     pub(super) condition: Lock<Condition>,
 }
 
-/// How many exchanges an upstream may have at a time.
-#[derive(Clone)]
-pub(super) struct Bound {
-    pub most: usize,
-    /// Those that wait for room, at any upstream.
-    pub queue: Arc<Queue>,
-    /// How ejected ones are chosen for those that nobody is live for; `None`: they are not.
-    pub when_none_live: Option<Chosen>,
-    pub failed_open: Arc<AtomicU64>,
-}
-
 impl Upstream {
     pub(super) fn new(
         id: UpstreamId,
         authority: Authority,
         addresses: Vec<SocketAddr>,
-        bound: Option<Bound>,
+        limit: Option<ConcurrencyLimit<InFlight>>,
     ) -> Self {
         Upstream {
             id,
@@ -69,7 +56,7 @@ impl Upstream {
             addresses: Lock::new(addresses.into()),
             first_address: AtomicUsize::new(0),
             in_flight: AtomicUsize::new(0),
-            bound,
+            limit,
             turns: AtomicU32::new(0),
             is_doubted: AtomicBool::new(false),
             is_distrusted: AtomicBool::new(false),
@@ -169,15 +156,12 @@ impl Upstream {
         }
     }
 
-    /// Counts one more exchange until the guard is dropped. `None`: it has as many as it may.
+    /// Counts one more exchange until the guard is dropped. `None`: the concurrency limit is reached.
     pub(super) fn begin(self: &Arc<Self>, chosen: Chosen) -> Option<InFlight> {
-        let order = Ordering::SeqCst;
-        if let Some(Bound { most, .. }) = &self.bound {
-            // Never more, not even for a moment: whoever looks then would find no room.
-            let more = |count| (count < *most).then_some(count + 1);
-            self.in_flight.fetch_update(order, order, more).ok()?;
-        } else {
-            self.in_flight.fetch_add(1, order);
+        match &self.limit {
+            Some(limit) if !limit.take_place(&self.in_flight) => return None,
+            Some(_) => (),
+            None => drop(self.in_flight.fetch_add(1, Ordering::SeqCst)),
         }
         let turns = self.turns.load(Ordering::Acquire);
         Some(InFlight {
@@ -189,23 +173,11 @@ impl Upstream {
         })
     }
 
-    /// Gives the room that it has to those that wait for it.
+    /// Gives free places to the requests that wait for them.
     pub(super) fn serve_queue(self: &Arc<Self>) {
-        let Some(bound) = &self.bound else { return };
-        // Whoever frees room looks again, so none is overlooked here.
-        let is_asked = self.is_up() || bound.when_none_live.is_some();
-        if !is_asked
-            || bound.queue.len() == 0
-            || self.in_flight.load(Ordering::SeqCst) >= bound.most
-        {
-            return;
+        if let Some(limit) = &self.limit {
+            limit.serve_queue(self.id, self.is_up(), &self.in_flight, |chosen| self.begin(chosen));
         }
-        bound.queue.hand_over(self.id, |is_live| {
-            let chosen = if is_live { Chosen::Live } else { bound.when_none_live? };
-            let choice = self.begin(chosen)?;
-            bound.failed_open.fetch_add(u64::from(!is_live), Ordering::Relaxed);
-            Some(choice)
-        });
     }
 }
 
@@ -219,17 +191,6 @@ pub struct InFlight {
     pub(super) trial_until: Option<Instant>,
     /// Whether it has failed as a trial.
     has_failed: AtomicBool,
-}
-
-/// Why an upstream was chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Chosen {
-    /// It was on the live list.
-    Live,
-    /// It is ejected, and this request tries it.
-    Trial,
-    /// Nobody that it had not been at was on the live list.
-    FailOpen,
 }
 
 impl InFlight {

@@ -10,7 +10,7 @@ use balancebeam::Config;
 use balancebeam::buffer;
 use balancebeam::session::{Direction, Next, Outcome, Session, Side, Splice, Wants};
 use balancebeam::state::ProxyState;
-use balancebeam::upstream::queue::Waiting;
+use balancebeam::upstream::Waiting;
 use balancebeam::upstream::{InFlight, Upstreams};
 
 /// Who asks, in every script; not a trusted peer.

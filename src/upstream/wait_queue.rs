@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Waker;
 
-use super::{InFlight, UpstreamId};
+use super::id::UpstreamId;
 use crate::lock::Lock;
 use crate::who;
 
@@ -36,18 +36,17 @@ use crate::who;
 const TURNS_REMEMBERED: usize = 4_096;
 
 /// All that wait.
-pub(super) struct Queue {
+pub(super) struct WaitQueue<T> {
     most: usize,
     /// How many wait; spares the lock while nobody does.
     waiting: AtomicUsize,
-    lines: Lock<Lines>,
+    state: Lock<WaitState<T>>,
 }
 
 /// Those that wait, by client. However many there are, one more costs no walk past the others.
-#[derive(Default)]
-struct Lines {
+struct WaitState<T> {
     /// No line is empty.
-    by_client: BTreeMap<u64, Line>,
+    by_client: BTreeMap<u64, ClientQueue<T>>,
     /// Clients that have not had a turn.
     newcomers: Ring,
     /// Clients that have had one.
@@ -80,27 +79,27 @@ struct Ring {
 }
 
 /// Those of one client that wait, the newest last.
-struct Line {
+struct ClientQueue<T> {
     /// When its client had its last turn, counted in turns from 1. Newcomers count down from 0.
     turn: i64,
-    tickets: VecDeque<Arc<Ticket>>,
+    tickets: VecDeque<Arc<Ticket<T>>>,
 }
 
 /// A request's place in the queue.
-pub struct Ticket {
+pub struct Ticket<T> {
     client: u64,
     /// Who came later has a greater one.
     number: u64,
     tried: Vec<UpstreamId>,
-    outcome: Lock<Outcome>,
+    state: Lock<TicketState<T>>,
 }
 
 /// What has become of it.
-enum Outcome {
+enum TicketState<T> {
     /// It waits; whoever settles it wakes the session, if there is something to wake.
     Waiting(Option<Waker>),
     /// Room was found, and is kept for it.
-    Chosen(InFlight),
+    Chosen(T),
     /// It is to be refused.
     Refused,
     /// Nobody asks any more.
@@ -108,72 +107,72 @@ enum Outcome {
 }
 
 /// How a request in the queue stands.
-pub enum Standing {
+pub enum TicketStatus<T> {
     /// It still waits.
     Waiting,
     /// It may go on with this choice.
-    Chosen(InFlight),
+    Chosen(T),
     /// There was no room for it in the queue.
     Refused,
 }
 
 /// A request that waits, until it is dropped.
-pub struct Waiting {
-    queue: Arc<Queue>,
-    ticket: Arc<Ticket>,
+pub struct Waiting<T> {
+    queue: Arc<WaitQueue<T>>,
+    ticket: Arc<Ticket<T>>,
 }
 
-impl Waiting {
+impl<T> Waiting<T> {
     /// How it stands. What was chosen is given out once.
-    pub fn standing(&self) -> Standing {
-        let mut outcome = self.ticket.outcome.lock();
-        match std::mem::replace(&mut *outcome, Outcome::Left) {
-            Outcome::Waiting(waker) => {
-                *outcome = Outcome::Waiting(waker);
-                Standing::Waiting
+    pub fn status(&self) -> TicketStatus<T> {
+        let mut state = self.ticket.state.lock();
+        match std::mem::replace(&mut *state, TicketState::Left) {
+            TicketState::Waiting(waker) => {
+                *state = TicketState::Waiting(waker);
+                TicketStatus::Waiting
             }
-            Outcome::Chosen(choice) => Standing::Chosen(choice),
-            Outcome::Refused | Outcome::Left => Standing::Refused,
+            TicketState::Chosen(choice) => TicketStatus::Chosen(choice),
+            TicketState::Refused | TicketState::Left => TicketStatus::Refused,
         }
     }
 
     /// Its place, for whoever can wake its session.
-    pub fn ticket(&self) -> Arc<Ticket> {
+    pub fn ticket(&self) -> Arc<Ticket<T>> {
         self.ticket.clone()
     }
 }
 
-impl Drop for Waiting {
+impl<T> Drop for Waiting<T> {
     fn drop(&mut self) {
-        let outcome = std::mem::replace(&mut *self.ticket.outcome.lock(), Outcome::Left);
-        if let Outcome::Waiting(_) = outcome {
+        let state = std::mem::replace(&mut *self.ticket.state.lock(), TicketState::Left);
+        if let TicketState::Waiting(_) = state {
             self.queue.leave(&self.ticket);
         }
         // Dropped behind the lock: what it was given goes to the next, whose ticket is locked then.
-        drop(outcome);
+        drop(state);
     }
 }
 
-impl Ticket {
+impl<T> Ticket<T> {
     /// Who is to be woken when it no longer waits; at once if that is so already.
     pub fn wake_by(&self, waker: Waker) {
-        let mut outcome = self.outcome.lock();
-        match &mut *outcome {
-            Outcome::Waiting(wakes) => *wakes = Some(waker),
-            Outcome::Chosen(_) | Outcome::Refused | Outcome::Left => {
-                drop(outcome);
+        let mut state = self.state.lock();
+        match &mut *state {
+            TicketState::Waiting(wakes) => *wakes = Some(waker),
+            TicketState::Chosen(_) | TicketState::Refused | TicketState::Left => {
+                drop(state);
                 waker.wake();
             }
         }
     }
 
     /// It no longer waits. A choice that nobody asks for any more comes back.
-    fn settle(&self, settled: Outcome) -> Option<Outcome> {
-        let mut outcome = self.outcome.lock();
-        if let Outcome::Waiting(waker) = &mut *outcome {
+    fn settle(&self, settled: TicketState<T>) -> Option<TicketState<T>> {
+        let mut state = self.state.lock();
+        if let TicketState::Waiting(waker) = &mut *state {
             let waker = waker.take();
-            *outcome = settled;
-            drop(outcome);
+            *state = settled;
+            drop(state);
             waker.into_iter().for_each(Waker::wake);
             return None;
         }
@@ -181,12 +180,12 @@ impl Ticket {
     }
 }
 
-impl Queue {
+impl<T> WaitQueue<T> {
     /// Room for `most` that wait for upstreams, all of which are live.
     pub fn new(most: usize, upstreams: usize) -> Self {
         let live = (0..upstreams).map(UpstreamId).collect();
-        let lines = Lock::new(Lines { live, ..Lines::default() });
-        Queue { most, waiting: AtomicUsize::new(0), lines }
+        let state = Lock::new(WaitState::new(live));
+        WaitQueue { most, waiting: AtomicUsize::new(0), state }
     }
 
     /// How many wait.
@@ -196,58 +195,58 @@ impl Queue {
 
     /// A request of `client` waits for an upstream that is not in `tried`. `None`: there is no room
     /// for it.
-    pub fn join(self: &Arc<Self>, client: IpAddr, tried: &[UpstreamId]) -> Option<Waiting> {
+    pub fn join(self: &Arc<Self>, client: IpAddr, tried: &[UpstreamId]) -> Option<Waiting<T>> {
         if self.most == 0 {
             return None;
         }
         let client = who::key_of(client);
         let (ticket, refused) = {
-            let mut lines = self.lines.lock();
-            let is_full = lines.len >= self.most;
-            let refused = if is_full { lines.give_up_one(client) } else { None };
-            let ticket = lines.push(client, tried);
-            self.waiting.store(lines.len, Ordering::SeqCst);
+            let mut state = self.state.lock();
+            let is_full = state.len >= self.most;
+            let refused = if is_full { state.give_up_one(client) } else { None };
+            let ticket = state.push(client, tried);
+            self.waiting.store(state.len, Ordering::SeqCst);
             (ticket, refused)
         };
         if let Some(refused) = refused {
-            refused.settle(Outcome::Refused);
+            refused.settle(TicketState::Refused);
         }
         Some(Waiting { queue: self.clone(), ticket })
     }
 
     /// Those that may be chosen for all now.
     pub fn set_live(&self, live: impl Iterator<Item = UpstreamId>) {
-        self.lines.lock().live = live.collect();
+        self.state.lock().live = live.collect();
     }
 
     /// There may be room at upstream `id`: as long as `begin`, which is told whether it is live,
     /// finds some, it goes to those that wait.
-    pub fn hand_over(&self, id: UpstreamId, mut begin: impl FnMut(bool) -> Option<InFlight>) {
+    pub fn hand_over(&self, id: UpstreamId, mut begin: impl FnMut(bool) -> Option<T>) {
         while self.len() > 0 {
-            let mut lines = self.lines.lock();
-            let Some((client, place)) = lines.next_for(id) else { return };
-            let Some(choice) = begin(lines.live.contains(&id)) else { return };
-            let next = lines.take_turn(client, place);
-            self.waiting.store(lines.len, Ordering::SeqCst);
-            drop(lines);
+            let mut state = self.state.lock();
+            let Some((client, place)) = state.next_for(id) else { return };
+            let Some(choice) = begin(state.live.contains(&id)) else { return };
+            let next = state.take_turn(client, place);
+            self.waiting.store(state.len, Ordering::SeqCst);
+            drop(state);
             // Given back behind the lock, because giving it back comes here again.
             let given_back = match next {
-                Some(ticket) => ticket.settle(Outcome::Chosen(choice)),
-                None => Some(Outcome::Chosen(choice)),
+                Some(ticket) => ticket.settle(TicketState::Chosen(choice)),
+                None => Some(TicketState::Chosen(choice)),
             };
             drop(given_back);
         }
     }
 
-    fn leave(&self, ticket: &Arc<Ticket>) {
-        let mut lines = self.lines.lock();
-        lines.remove(ticket);
-        self.waiting.store(lines.len, Ordering::SeqCst);
+    fn leave(&self, ticket: &Arc<Ticket<T>>) {
+        let mut state = self.state.lock();
+        state.remove(ticket);
+        self.waiting.store(state.len, Ordering::SeqCst);
     }
 }
 
-impl Line {
-    fn place_of(&self, number: u64) -> Option<usize> {
+impl<T> ClientQueue<T> {
+    fn index_of(&self, number: u64) -> Option<usize> {
         self.tickets.binary_search_by_key(&number, |ticket| ticket.number).ok()
     }
 }
@@ -277,7 +276,23 @@ fn is_newcomers(turn: i64) -> bool {
     turn <= 0
 }
 
-impl Lines {
+impl<T> WaitState<T> {
+    fn new(live: BTreeSet<UpstreamId>) -> Self {
+        WaitState {
+            by_client: BTreeMap::new(),
+            newcomers: Ring::default(),
+            returning: Ring::default(),
+            newcomer_was_last: false,
+            len: 0,
+            tried: BTreeSet::new(),
+            live,
+            joined: 0,
+            had_turn: BTreeMap::new(),
+            remembered: VecDeque::new(),
+            turn: 0,
+        }
+    }
+
     /// The ring of the line that has this turn.
     fn ring_of(&mut self, turn: i64) -> &mut Ring {
         if is_newcomers(turn) { &mut self.newcomers } else { &mut self.returning }
@@ -293,7 +308,7 @@ impl Lines {
     }
 
     /// The newest of its client's line.
-    fn push(&mut self, client: u64, tried: &[UpstreamId]) -> Arc<Ticket> {
+    fn push(&mut self, client: u64, tried: &[UpstreamId]) -> Arc<Ticket<T>> {
         if self.len == 0 {
             self.had_turn.clear();
             self.remembered.clear();
@@ -304,7 +319,7 @@ impl Lines {
             client,
             number: self.joined,
             tried: tried.to_vec(),
-            outcome: Lock::new(Outcome::Waiting(None)),
+            state: Lock::new(TicketState::Waiting(None)),
         });
         if let Some(line) = self.by_client.get_mut(&client) {
             line.tickets.push_back(ticket.clone());
@@ -315,7 +330,7 @@ impl Lines {
             let before = self.newcomers.turns.first_key_value().map_or(0, |(first, _)| first - 1);
             let turn = self.had_turn.get(&client).copied().unwrap_or(before);
             self.ring_of(turn).insert(client, turn, 1);
-            self.by_client.insert(client, Line { turn, tickets: [ticket.clone()].into() });
+            self.by_client.insert(client, ClientQueue { turn, tickets: [ticket.clone()].into() });
         }
         self.len += 1;
         if !tried.is_empty() {
@@ -339,7 +354,7 @@ impl Lines {
     fn next_for_ejected(&self, id: UpstreamId) -> Option<(u64, usize)> {
         let among = self.tried.iter().filter_map(|(client, number)| {
             let line = self.by_client.get(client)?;
-            let place = line.place_of(*number)?;
+            let place = line.index_of(*number)?;
             let tried = &line.tickets[place].tried;
             let may_go = !tried.contains(&id) && self.live.iter().all(|live| tried.contains(live));
             let had_last = is_newcomers(line.turn) == self.newcomer_was_last;
@@ -350,7 +365,7 @@ impl Lines {
 
     /// Takes the one whose turn it is. Its client has had its turn: all others of its ring come
     /// before it, and the other ring is next.
-    fn take_turn(&mut self, client: u64, place: usize) -> Option<Arc<Ticket>> {
+    fn take_turn(&mut self, client: u64, place: usize) -> Option<Arc<Ticket<T>>> {
         let turn = self.by_client.get(&client)?.turn;
         self.newcomer_was_last = is_newcomers(turn);
         let ticket = self.take(client, place);
@@ -376,8 +391,8 @@ impl Lines {
     }
 
     /// Makes room for a request of `client`: the longest line loses its oldest.
-    fn give_up_one(&mut self, client: u64) -> Option<Arc<Ticket>> {
-        // Of rings with equally long lines, the one with more clients loses: else a flood of
+    fn give_up_one(&mut self, client: u64) -> Option<Arc<Ticket<T>>> {
+        // Of rings with equally long state, the one with more clients loses: else a flood of
         // newcomers would push out those that come back, one after the other.
         let of =
             |ring: &Ring| ring.lengths.last().map(|&(len, turn)| (len, ring.turns.len(), turn));
@@ -386,21 +401,21 @@ impl Lines {
             >= returning.map(|(len, clients, _)| (len, clients));
         let (longest, _, turn) = if is_newcomer { newcomers? } else { returning? };
         // Most often the client that asks for the most asks now.
-        let has_longest = |line: &Line| line.tickets.len() == longest;
+        let has_longest = |line: &ClientQueue<T>| line.tickets.len() == longest;
         let asks_most = self.by_client.get(&client).is_some_and(has_longest);
         let loses = if asks_most { client } else { *self.ring_of(turn).turns.get(&turn)? };
         self.take(loses, 0)
     }
 
-    fn remove(&mut self, ticket: &Ticket) {
+    fn remove(&mut self, ticket: &Ticket<T>) {
         let Some(line) = self.by_client.get(&ticket.client) else { return };
-        if let Some(place) = line.place_of(ticket.number) {
+        if let Some(place) = line.index_of(ticket.number) {
             self.take(ticket.client, place);
         }
     }
 
     /// Takes one out of a line, and the line away if it was the last one.
-    fn take(&mut self, client: u64, place: usize) -> Option<Arc<Ticket>> {
+    fn take(&mut self, client: u64, place: usize) -> Option<Arc<Ticket<T>>> {
         let line = self.by_client.get_mut(&client)?;
         let ticket = line.tickets.remove(place)?;
         let (len, turn) = (line.tickets.len(), line.turn);
@@ -417,5 +432,5 @@ impl Lines {
 }
 
 #[cfg(test)]
-#[path = "queue_tests.rs"]
+#[path = "wait_queue_tests.rs"]
 mod tests;

@@ -1,10 +1,11 @@
-use super::*;
 use crate::config::Config;
 use crate::upstream::health::Seen;
-use crate::upstream::{Chosen, NoChoice, Upstreams};
+use crate::upstream::{Chosen, InFlight, NoChoice, TicketStatus, UpstreamId, Upstreams, Waiting};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::task::Wake;
+use std::sync::atomic::Ordering;
+use std::task::{Wake, Waker};
 use std::time::Instant;
 
 /// One upstream, or several, with room for one request each, and a queue.
@@ -62,9 +63,9 @@ impl World {
 }
 
 fn chosen(waiting: &Waiting) -> Option<InFlight> {
-    match waiting.standing() {
-        Standing::Chosen(choice) => Some(choice),
-        Standing::Waiting | Standing::Refused => None,
+    match waiting.status() {
+        TicketStatus::Chosen(choice) => Some(choice),
+        TicketStatus::Waiting | TicketStatus::Refused => None,
     }
 }
 
@@ -75,7 +76,7 @@ fn chosen_is(waiting: &Waiting, world: &mut World) -> bool {
 }
 
 fn is_refused(waiting: &Option<Waiting>) -> bool {
-    waiting.as_ref().is_some_and(|waiting| matches!(waiting.standing(), Standing::Refused))
+    waiting.as_ref().is_some_and(|waiting| matches!(waiting.status(), TicketStatus::Refused))
 }
 
 /// Counts how often it was woken.
@@ -260,13 +261,13 @@ fn newcomers_take_no_more_than_half_of_the_turns_while_those_that_come_back_wait
             world.served.clear();
             for (client, waiting) in regulars.iter_mut().enumerate() {
                 let Some(ticket) = waiting else { continue };
-                match ticket.standing() {
-                    Standing::Waiting => continue,
-                    Standing::Chosen(choice) => {
+                match ticket.status() {
+                    TicketStatus::Waiting => continue,
+                    TicketStatus::Chosen(choice) => {
                         world.served.push(choice);
                         served += 1;
                     }
-                    Standing::Refused => refused += 1,
+                    TicketStatus::Refused => refused += 1,
                 }
                 *waiting = world.ask(client as u8);
             }
