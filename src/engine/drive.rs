@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
+use super::connect::AddressAttempts;
 use super::pipe::Pipe;
 use super::wire::Heard;
 use crate::session::{ConnectFailure, Direction, Next, Session, Side, Splice, Wants};
-use crate::shortage;
 use crate::upstream::{Upstream, UpstreamId};
 
 /// Bytes after which a turn ends although more could move: others are waiting.
@@ -86,56 +86,9 @@ pub enum Attached<L> {
     /// None.
     Nothing,
     /// One that is being made.
-    Dialling(L, Box<Walk>),
+    Dialling(L, Box<AddressAttempts>),
     /// One that can be used.
     Open(L),
-}
-
-/// The addresses of an upstream that one connect tries, each once.
-pub struct Walk {
-    to: Arc<Upstream>,
-    addresses: Arc<[SocketAddr]>,
-    first: usize,
-    tried: usize,
-    /// What it failed with so far.
-    failure: Option<ConnectFailure>,
-}
-
-impl Walk {
-    fn new(to: Arc<Upstream>) -> Box<Self> {
-        Box::new(Walk {
-            addresses: to.addresses(),
-            first: to.first_address(),
-            to,
-            tried: 0,
-            failure: None,
-        })
-    }
-
-    fn next(&mut self) -> Option<SocketAddr> {
-        if self.tried == self.addresses.len() {
-            return None;
-        }
-        self.tried += 1;
-        Some(self.addresses[self.index()])
-    }
-
-    /// The address that was tried last has failed. If it was by its own fault, that is what the
-    /// walk failed with, whatever the others lack, and the next connect begins behind it.
-    fn failed<H: Hands>(&mut self, hands: &mut H, error: &io::Error, now: Instant) {
-        if !shortage::is_own(error) {
-            self.to.skip_address(self.index());
-            self.failure = Some(ConnectFailure::Remote(error.kind()));
-            return;
-        }
-        hands.complain_of_shortage(self.to.id(), error, now);
-        self.failure.get_or_insert(ConnectFailure::Local(error.kind()));
-    }
-
-    /// The index of the address that was tried last.
-    fn index(&self) -> usize {
-        self.first.wrapping_add(self.tried.saturating_sub(1)) % self.addresses.len().max(1)
-    }
 }
 
 /// How a turn ended.
@@ -391,26 +344,35 @@ impl<L> Awake<L> {
                 self.upstream = Attached::Open(line);
                 self.session.connected(true, now);
             }
-            None => self.walk_on(hands, Walk::new(to), now),
+            None => self.try_addresses(hands, Box::new(AddressAttempts::new(to)), now),
         }
     }
 
     /// Tries the next address that is left.
-    fn walk_on<H: Hands<Line = L>>(&mut self, hands: &mut H, mut walk: Box<Walk>, now: Instant) {
-        while let Some(address) = walk.next() {
-            match hands.dial(walk.to.id(), address) {
+    fn try_addresses<H: Hands<Line = L>>(
+        &mut self,
+        hands: &mut H,
+        mut attempts: Box<AddressAttempts>,
+        now: Instant,
+    ) {
+        while let Some(address) = attempts.next_address() {
+            match hands.dial(attempts.upstream().id(), address) {
                 Ok((line, true)) => {
                     self.upstream = Attached::Open(line);
                     return self.session.connected(false, now);
                 }
                 Ok((line, false)) => {
-                    self.upstream = Attached::Dialling(line, walk);
+                    self.upstream = Attached::Dialling(line, attempts);
                     return;
                 }
-                Err(error) => walk.failed(hands, &error, now),
+                Err(error) => attempt_failed(hands, &mut attempts, error, now),
             }
         }
-        let failure = walk.failure.unwrap_or(ConnectFailure::Remote(ErrorKind::NotFound));
+        // An error of the upstream's says more than what this machine lacks.
+        let failure = match (attempts.remote_error(), attempts.shortage()) {
+            (None, Some(error)) => ConnectFailure::Local(error.kind()),
+            (remote, _) => ConnectFailure::Remote(remote.unwrap_or(ErrorKind::NotFound)),
+        };
         self.session.connect_failed(failure, now);
     }
 
@@ -419,7 +381,7 @@ impl<L> Awake<L> {
         let Attached::Dialling(line, _) = &mut self.upstream else { return None };
         let result = hands.dialled(line)?;
         let dialling = std::mem::replace(&mut self.upstream, Attached::Nothing);
-        if let Attached::Dialling(line, mut walk) = dialling {
+        if let Attached::Dialling(line, mut attempts) = dialling {
             match result {
                 Ok(()) => {
                     self.upstream = Attached::Open(line);
@@ -427,8 +389,8 @@ impl<L> Awake<L> {
                 }
                 Err(error) => {
                     drop(line);
-                    walk.failed(hands, &error, now);
-                    self.walk_on(hands, walk, now);
+                    attempt_failed(hands, &mut attempts, error, now);
+                    self.try_addresses(hands, attempts, now);
                 }
             }
         }
@@ -442,9 +404,24 @@ impl<L> Awake<L> {
         match std::mem::replace(&mut self.upstream, Attached::Nothing) {
             Attached::Open(line) if keep => hands.keep(line, now),
             // The next connect begins behind the address that did not answer.
-            Attached::Dialling(_, walk) => walk.to.skip_address(walk.index()),
+            Attached::Dialling(_, attempts) => attempts.skip_last(),
             Attached::Nothing | Attached::Open(_) => (),
         }
+    }
+}
+
+/// The address that was tried last has failed. If that is not for what this machine lacks, the next
+/// connect begins behind it.
+fn attempt_failed<H: Hands>(
+    hands: &mut H,
+    attempts: &mut AddressAttempts,
+    error: io::Error,
+    now: Instant,
+) {
+    let id = attempts.upstream().id();
+    match attempts.failed(error) {
+        Some(shortage) => hands.complain_of_shortage(id, shortage, now),
+        None => attempts.skip_last(),
     }
 }
 

@@ -8,6 +8,7 @@
 //! evict.rs         which of them is closed for another one
 //! life.rs          a connection, asleep or awake
 //! drive.rs         one turn of one that is awake
+//! connect.rs       opening a connection to an upstream
 //! pool.rs          idle upstream connections
 //! pipe.rs          from socket to socket, not copied
 //! tasks.rs         the async engine: its tasks
@@ -32,6 +33,7 @@ use gate::Pass;
 use wire::Heard;
 
 pub mod accept;
+pub(crate) mod connect;
 mod drive;
 mod evict;
 pub mod gate;

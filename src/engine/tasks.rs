@@ -22,6 +22,7 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::Notify;
 use tokio::time::Sleep;
 
+use super::connect;
 use super::drive::{Hands, Turn};
 use super::evict::{Activity, ActivityWord, Evictor};
 use super::gate::Pass;
@@ -558,13 +559,13 @@ impl Hands for Hand<'_, '_> {
     }
 
     fn dial(&mut self, upstream: UpstreamId, address: SocketAddr) -> io::Result<(Line, bool)> {
-        let (stream, is_connected) = wire::connect(address)?;
+        let (stream, is_connected) = connect::begin(address)?;
         Ok((Line::new(stream, upstream)?, is_connected))
     }
 
     fn dialled(&mut self, line: &mut Line) -> Option<io::Result<()>> {
         match line.stream().poll_write_ready(self.cx) {
-            Poll::Ready(_) => wire::connect_result(line.stream()),
+            Poll::Ready(_) => connect::result(line.stream()),
             Poll::Pending => None,
         }
     }

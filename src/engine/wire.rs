@@ -8,8 +8,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, ipproto, sockopt};
+use rustix::net::{RecvFlags, SendFlags, sockopt};
 
+use super::connect;
 use super::pipe::Pipe;
 
 /// A TCP socket that is watched with edge-triggered events: after a short read or write it is not
@@ -33,7 +34,7 @@ impl Socket {
 
     /// Begins to connect. Also says whether it is connected already.
     pub fn connect(to: SocketAddr) -> io::Result<(Self, bool)> {
-        let (stream, is_connected) = connect(to)?;
+        let (stream, is_connected) = connect::begin(to)?;
         let socket =
             Socket { writable: is_connected, output_watched: true, ..Self::connected(stream) };
         Ok((socket, is_connected))
@@ -45,7 +46,7 @@ impl Socket {
         if !self.writable {
             return None;
         }
-        let result = connect_result(&self.stream);
+        let result = connect::result(&self.stream);
         self.writable = result.is_some();
         result
     }
@@ -180,27 +181,6 @@ pub fn receive(socket: impl AsFd, into: &mut [u8]) -> io::Result<usize> {
 pub fn send(socket: impl AsFd, bytes: &[u8], is_last: bool) -> io::Result<usize> {
     let more = if is_last { SendFlags::MORE } else { SendFlags::empty() };
     Ok(rustix::net::send(socket, bytes, SendFlags::NOSIGNAL | more)?)
-}
-
-/// Begins to connect a non-blocking socket. Also says whether it is connected already.
-pub fn connect(to: SocketAddr) -> io::Result<(TcpStream, bool)> {
-    let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let fd = rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
-    sockopt::set_tcp_nodelay(&fd, true)?;
-    match rustix::net::connect(&fd, &to) {
-        Ok(()) => Ok((TcpStream::from(fd), true)),
-        Err(Errno::INPROGRESS | Errno::INTR) => Ok((TcpStream::from(fd), false)),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// How connecting ended; `None` if it has not.
-pub fn connect_result(socket: &impl AsFd) -> Option<io::Result<()>> {
-    match sockopt::socket_error(socket) {
-        Ok(Ok(())) => rustix::net::getpeername(socket).is_ok().then_some(Ok(())),
-        Ok(Err(errno)) | Err(errno) => Some(Err(errno.into())),
-    }
 }
 
 /// Acknowledges what has been read at once, not with what is written next.

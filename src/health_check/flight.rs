@@ -3,16 +3,15 @@
 //! Not here: waiting (`mod.rs`), what an answer means (`probe.rs`).
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Instant;
 
 use rustix::event::PollFlags;
-use rustix::io::Errno;
-use socket2::{Domain, Protocol, Socket, Type};
 
 use super::probe::{self, Answer, Answered, Outcome};
 use crate::config::Config;
+use crate::engine::connect::{self, AddressAttempts};
 use crate::engine::wire;
 use crate::http1::BadResponse;
 use crate::shortage;
@@ -24,8 +23,11 @@ const READ_SIZE: usize = 1024;
 /// A probe that has not ended. When it is dropped, its connection is reset if the upstream has not
 /// ended it.
 pub struct Flight {
-    upstream: UpstreamId,
-    walk: Walk,
+    /// Once connected to an address, the probe stays with it: so do real requests.
+    attempts: AddressAttempts,
+    deadline: Instant,
+    /// Whether connecting to one of the addresses took too long.
+    is_late: bool,
     stream: TcpStream,
     stage: Stage,
     request: Vec<u8>,
@@ -41,19 +43,19 @@ enum Stage {
 
 impl Flight {
     /// Begins to connect. It may already be known that it fails.
-    pub fn launch(upstream: &Upstream, config: &Config, now: Instant) -> Result<Self, Outcome> {
-        let mut walk = Walk {
-            addresses: upstream.addresses(),
-            first: upstream.first_address(),
-            tried: 0,
-            deadline: now + config.health.probe_timeout(),
-            shortage: None,
-            is_late: false,
-        };
-        let (stream, until) = walk.connect_next(now)?;
+    pub fn launch(
+        upstream: &Arc<Upstream>,
+        config: &Config,
+        now: Instant,
+    ) -> Result<Self, Outcome> {
+        let mut attempts = AddressAttempts::new(upstream.clone());
+        let deadline = now + config.health.probe_timeout();
+        let (stream, until) = next_connect(&mut attempts, deadline, now)
+            .ok_or_else(|| no_connection(&mut attempts, false))?;
         Ok(Flight {
-            upstream: upstream.id(),
-            walk,
+            attempts,
+            deadline,
+            is_late: false,
             stream,
             stage: Stage::Connecting { until },
             request: probe::request(
@@ -66,7 +68,7 @@ impl Flight {
 
     /// Whom it probes.
     pub fn upstream(&self) -> UpstreamId {
-        self.upstream
+        self.attempts.upstream().id()
     }
 
     /// The socket it waits for, and what for.
@@ -83,44 +85,42 @@ impl Flight {
     pub fn due(&self) -> Instant {
         match self.stage {
             Stage::Connecting { until } => until,
-            Stage::Talking { .. } => self.walk.deadline,
+            Stage::Talking { .. } => self.deadline,
         }
     }
 
     /// Does what can be done without waiting. Returns how it ended, if it did.
     pub fn advance(&mut self, now: Instant) -> Option<Outcome> {
         if let Stage::Connecting { until } = self.stage {
-            match is_connected(&self.stream) {
-                Ok(true) => self.stage = Stage::Talking { sent: 0 },
-                Ok(false) if now < until => return None,
-                Ok(false) => {
-                    self.walk.is_late = true;
+            match connect::result(&self.stream) {
+                Some(Ok(())) => self.stage = Stage::Talking { sent: 0 },
+                None if now < until => return None,
+                None => {
+                    self.is_late = true;
                     return self.connect_next(now);
                 }
                 // It was connected, and lost before we looked.
-                Err(error) if is_loss(&error) => return Some(Outcome::Closed),
-                Err(error) => {
-                    self.walk.note(error);
+                Some(Err(error)) if is_loss(&error) => return Some(Outcome::Closed),
+                Some(Err(error)) => {
+                    self.attempts.failed(error);
                     return self.connect_next(now);
                 }
             }
         }
         let outcome = self.talk();
-        let is_late = now >= self.walk.deadline;
+        let is_late = now >= self.deadline;
         outcome.or_else(|| is_late.then_some(Outcome::Late))
     }
 
     fn connect_next(&mut self, now: Instant) -> Option<Outcome> {
-        match self.walk.connect_next(now) {
-            Ok((stream, until)) => {
-                // The one before may have come about just now.
-                wire::keep_no_port(&self.stream);
-                self.stream = stream;
-                self.stage = Stage::Connecting { until };
-                None
-            }
-            Err(outcome) => Some(outcome),
-        }
+        let Some((stream, until)) = next_connect(&mut self.attempts, self.deadline, now) else {
+            return Some(no_connection(&mut self.attempts, self.is_late));
+        };
+        // The one before may have come about just now.
+        wire::keep_no_port(&self.stream);
+        self.stream = stream;
+        self.stage = Stage::Connecting { until };
+        None
     }
 
     fn talk(&mut self) -> Option<Outcome> {
@@ -165,62 +165,30 @@ impl Drop for Flight {
     }
 }
 
-/// The addresses of an upstream, one after the other, until one can be connected to. Once connected
-/// it stays: so do real requests.
-struct Walk {
-    addresses: Arc<[SocketAddr]>,
-    first: usize,
-    tried: usize,
+/// Begins to connect to the next address, which gets an equal share of the time that is left. `None`:
+/// no address or no time is left.
+fn next_connect(
+    attempts: &mut AddressAttempts,
     deadline: Instant,
-    /// The last shortage of our own; with it, failing everywhere says nothing about the upstream.
-    shortage: Option<io::Error>,
-    /// Whether connecting to one of them took too long.
-    is_late: bool,
-}
-
-impl Walk {
-    /// Begins to connect to the next address, which gets an equal share of the time that is left.
-    fn connect_next(&mut self, now: Instant) -> Result<(TcpStream, Instant), Outcome> {
-        while self.tried < self.addresses.len() && now < self.deadline {
-            let index = self.first.wrapping_add(self.tried) % self.addresses.len();
-            let share = (self.deadline - now).div_f64((self.addresses.len() - self.tried) as f64);
-            self.tried += 1;
-            match begin_connect(self.addresses[index]) {
-                Ok(stream) => return Ok((stream, now + share)),
-                Err(error) => self.note(error),
-            }
-        }
-        let of_upstream =
-            if self.is_late { Outcome::ConnectTimedOut } else { Outcome::NoConnection };
-        Err(self.shortage.take().map_or(of_upstream, Outcome::OwnShortage))
+    now: Instant,
+) -> Option<(TcpStream, Instant)> {
+    if now >= deadline {
+        return None;
     }
-
-    fn note(&mut self, error: io::Error) {
-        if shortage::is_own(&error) {
-            self.shortage = Some(error);
+    loop {
+        let share = (deadline - now).div_f64(attempts.left().max(1) as f64);
+        match connect::begin(attempts.next_address()?) {
+            Ok((stream, _)) => return Some((stream, now + share)),
+            Err(error) => drop(attempts.failed(error)),
         }
     }
 }
 
-fn begin_connect(address: SocketAddr) -> io::Result<TcpStream> {
-    let kind = Type::STREAM.nonblocking().cloexec();
-    let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
-    match socket.connect(&address.into()) {
-        Err(error) if Errno::from_io_error(&error) != Some(Errno::INPROGRESS) => Err(error),
-        _ => Ok(socket.into()),
-    }
-}
-
-/// Whether connecting has succeeded; `false` is not yet. A wake-up alone does not tell.
-fn is_connected(stream: &TcpStream) -> io::Result<bool> {
-    if let Some(error) = stream.take_error()? {
-        return Err(error);
-    }
-    match stream.peer_addr() {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::NotConnected => Ok(false),
-        Err(error) => Err(error),
-    }
+/// What it means that no address could be connected to. With a shortage of this machine, it says
+/// nothing about the upstream.
+fn no_connection(attempts: &mut AddressAttempts, is_late: bool) -> Outcome {
+    let of_upstream = if is_late { Outcome::ConnectTimedOut } else { Outcome::NoConnection };
+    attempts.shortage().map_or(of_upstream, Outcome::OwnShortage)
 }
 
 fn is_not_now(error: &io::Error) -> bool {
