@@ -1,7 +1,8 @@
 //! The check of chunked bodies; what holds stands in `fuzz_targets/chunked.rs`.
 
 use balancebeam::buffer::Buffer;
-use balancebeam::http1::body::{Decoder, Encoder, Flow, Piece, Transfer};
+use balancebeam::http1::body::{Decoder, Encoder, Flow, Transfer};
+use balancebeam::http1::piece::Piece;
 use balancebeam::http1::chunked::Chunked;
 use balancebeam::http1::rewrite::TrailerRules;
 

@@ -5,5 +5,7 @@
 
 #[path = "../../src/engine/handover.rs"]
 mod handover;
+#[path = "../../src/engine/key.rs"]
+mod key;
 #[path = "../../src/engine/waiting_room.rs"]
 mod waiting_room;

@@ -57,7 +57,8 @@ mod tests {
     use loom::sync::{Arc, Mutex};
     use loom::thread;
 
-    use super::super::waiting_room::{Key, READABLE, Seat, UPSTREAM, WAKE};
+    use super::super::key::Key;
+    use super::super::waiting_room::{READABLE, Seat, UPSTREAM, WAKE};
     use super::*;
 
     const NOBODY: u64 = 0;

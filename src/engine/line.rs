@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use super::handover::Handover;
+use super::key::Key;
 use super::slab::Slab;
-use super::waiting_room::Key;
 use super::wire::{self, Socket};
 use crate::upstream::UpstreamId;
 

@@ -15,6 +15,7 @@
 //!   task_line.rs     a connection to an upstream
 //! threads.rs       the threads engine: its workers
 //!   waiting_room.rs  where sessions that cannot move are
+//!   key.rs           names of slots
 //!   wheel.rs         their deadlines
 //!   woken.rs         those that others woke
 //!   wire.rs          a non-blocking socket
@@ -38,6 +39,7 @@ mod drive;
 mod evict;
 pub mod gate;
 mod handover;
+mod key;
 mod life;
 mod line;
 mod pipe;

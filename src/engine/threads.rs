@@ -19,14 +19,14 @@ use threadpool::ThreadPool;
 use super::drive::{Attached, Awake, Hands, Turn};
 use super::evict::{Activity, ActivityWord, Evictor};
 use super::gate::Pass;
+use super::key::Key;
 use super::life::{Connection, Spares};
 use super::line::{Line, LinePlace, User};
 use super::pipe::{Pipe, Pipes};
 use super::pool::Pool;
 use super::slab::Slab;
 use super::waiting_room::{
-    About, ENDS, EVICT, Events, FAILED, Key, News, READABLE, Seat, UPSTREAM, WAKE, WRITABLE,
-    WaitingRoom,
+    About, ENDS, EVICT, Events, FAILED, News, READABLE, Seat, UPSTREAM, WAKE, WRITABLE, WaitingRoom,
 };
 use super::wheel::{Tick, Wheel};
 use super::wire::{self, Heard, Socket};

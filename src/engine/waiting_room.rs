@@ -18,6 +18,7 @@ use rustix::event::{EventfdFlags, Timespec, eventfd};
 use rustix::io::Errno;
 
 use super::handover::{AtomicU64, Ordering};
+use super::key::Key;
 
 /// Events that a worker takes from one wait.
 const EVENTS: usize = 16;
@@ -43,35 +44,6 @@ const TAKEN: News = 1;
 const UPSTREAM_NEWS: News = (READABLE | WRITABLE | ENDS | FAILED) << UPSTREAM;
 /// The bits of a seat's word that are news.
 const NEWS: u64 = (u32::MAX ^ TAKEN) as u64;
-
-/// Generations fit into 30 bits, so that a key and its kind fit into an event.
-const GENERATIONS: u32 = 1 << 30;
-
-/// Names a place and its occupant: late news for an occupant that has left are recognised.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Key {
-    /// The place.
-    pub index: u32,
-    /// Its occupant, from 1.
-    pub generation: u32,
-}
-
-impl Key {
-    /// As a number, never 0.
-    pub fn number(self) -> u64 {
-        u64::from(self.generation) << 32 | u64::from(self.index)
-    }
-
-    /// From a number.
-    pub fn from_number(number: u64) -> Self {
-        Key { index: number as u32, generation: (number >> 32) as u32 & (GENERATIONS - 1) }
-    }
-
-    /// The next occupant of the same place.
-    pub fn next_generation(generation: u32) -> u32 {
-        (generation + 1) % GENERATIONS
-    }
-}
 
 /// Who an event is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -285,6 +257,7 @@ impl Seat {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use super::super::key::GENERATIONS;
     use super::*;
 
     #[test]

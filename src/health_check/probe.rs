@@ -6,8 +6,9 @@
 use std::io;
 
 use crate::config::StatusSet;
-use crate::http1::body::{Decoder, Piece};
+use crate::http1::body::Decoder;
 use crate::http1::head::{self, HeadLimits, Search};
+use crate::http1::piece::Piece;
 use crate::http1::{BadBody, BadResponse, Method};
 use crate::upstream::health::Seen;
 

@@ -5,38 +5,10 @@
 //! (`session/`).
 
 use super::chunked::{self, Chunked};
+use super::piece::Piece;
 use super::rewrite::TrailerRules;
 use super::{BadBody, Framing};
 use crate::buffer::Buffer;
-
-/// What stands at the front of the bytes that have arrived. `skip` counts framing bytes before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Piece {
-    /// Only a part of something; more bytes are needed.
-    More {
-        /// Framing bytes that can be dropped.
-        skip: usize,
-    },
-    /// `len` bytes of content.
-    Data {
-        /// Framing bytes before it.
-        skip: usize,
-        /// Bytes of content.
-        len: usize,
-    },
-    /// A trailer field of `len` bytes and, behind them, its line end.
-    Trailer {
-        /// Framing bytes before it.
-        skip: usize,
-        /// Bytes of the field line without its line end.
-        len: usize,
-    },
-    /// The body has ended.
-    End {
-        /// Framing bytes before what follows.
-        skip: usize,
-    },
-}
 
 /// Reads a body out of its framing. Counts bytes, copies none.
 #[derive(Clone, Copy, Debug)]

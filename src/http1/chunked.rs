@@ -6,9 +6,9 @@
 use memchr::memchr;
 
 use super::BadBody;
-use super::body::Piece;
 use super::fields::{field_line, is_value_byte};
 use super::look_at;
+use super::piece::Piece;
 
 /// Bytes of a chunk's first line, with extensions and line end.
 const LINE: usize = 256;

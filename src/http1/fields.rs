@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 
 use memchr::{memchr, memchr_iter};
 
-use super::head::Fault;
+use super::fault::Fault;
 use super::{Version, look_at};
 
 /// The names that make a difference to an intermediary. Every one of them is about framing, routing

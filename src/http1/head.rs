@@ -6,6 +6,7 @@
 
 use memchr::memchr_iter;
 
+use super::fault::Fault;
 use super::fields::{self, Fields, Name};
 use super::look_at;
 use super::target::{self, Target};
@@ -23,41 +24,6 @@ pub struct HeadLimits {
     pub head: usize,
     /// Field lines.
     pub fields: usize,
-}
-
-/// Why a head is refused, before it is known whose it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// It breaks the grammar.
-    Syntax(&'static str),
-    /// Its first line is over the limit.
-    LineTooLong,
-    /// It is over the limit.
-    HeadTooLong,
-    /// It has too many fields.
-    TooManyFields,
-}
-
-impl From<Fault> for Reject {
-    fn from(fault: Fault) -> Self {
-        match fault {
-            Fault::Syntax(why) => Reject::bad(why),
-            Fault::LineTooLong => Reject::with(414, "the first line is too long"),
-            Fault::HeadTooLong => Reject::with(431, "the head is too long"),
-            Fault::TooManyFields => Reject::with(431, "the head has too many fields"),
-        }
-    }
-}
-
-impl From<Fault> for BadResponse {
-    fn from(fault: Fault) -> Self {
-        BadResponse(match fault {
-            Fault::Syntax(why) => why,
-            Fault::LineTooLong => "the response's first line is too long (--max-head allows more)",
-            Fault::HeadTooLong => "the response's head is too long (--max-head allows more)",
-            Fault::TooManyFields => "the response has too many fields (--max-fields allows more)",
-        })
-    }
 }
 
 /// Looks for the end of a head while it arrives, each byte once.

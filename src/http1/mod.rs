@@ -7,9 +7,11 @@
 
 pub mod body;
 pub mod chunked;
+mod fault;
 pub mod fields;
 pub mod framing;
 pub mod head;
+pub mod piece;
 pub mod rewrite;
 pub mod status;
 pub mod target;
