@@ -3,26 +3,23 @@
 #![deny(missing_docs)]
 
 pub mod background;
-pub mod budget;
 pub mod buffer;
+pub mod client_addr;
 pub mod config;
 pub mod demo;
 mod engine;
-pub mod error_log;
 mod free_list;
-pub mod health_check;
 pub mod http1;
-pub mod limit;
 pub mod lock;
+pub mod log_throttle;
+pub mod message;
 pub mod rate_limit;
-pub mod resolve;
 pub mod server;
 pub mod session;
 pub mod shortage;
 pub mod state;
 pub mod telemetry;
 pub mod upstream;
-pub mod who;
 
 pub use config::{
     Authority, BadValue, Config, EngineKind, Forwarding, HealthConfig, Limits, Policy, RetryRules,

@@ -38,16 +38,16 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::background::health_check::HealthCheckThread;
+use crate::background::rate_limit_sweep::RateLimitThread;
+use crate::background::resolve::{ResolveThread, resolve};
 use crate::background::{Background, Stop};
 use crate::config::{Authority, BadValue, Config, EngineKind, Timeouts};
 use crate::engine::Engine;
-use crate::engine::accept::{Acceptor, listen};
-use crate::engine::gate::Gate;
-use crate::engine::tasks::Tasks;
+use crate::engine::connection_limit::Gate;
+use crate::engine::listener::{Acceptor, listen};
 use crate::engine::threads::Threads;
-use crate::health_check::HealthCheckThread;
-use crate::rate_limit::RateLimitThread;
-use crate::resolve::{ResolveThread, resolve};
+use crate::engine::tokio::Tasks;
 use crate::state::{ProxyState, Stats};
 use crate::upstream::{Upstream, Upstreams};
 

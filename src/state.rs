@@ -6,11 +6,11 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-use crate::budget::Budget;
 use crate::config::Config;
-use crate::error_log::ErrorLog;
-use crate::limit::Limiter;
+use crate::rate_limit::Limiter;
+use crate::telemetry::error_log::ErrorLog;
 use crate::upstream::Upstreams;
+use crate::upstream::retry_budget::Budget;
 
 /// Shared by every session, the engine, the health-check thread and the rate-limit thread.
 pub struct ProxyState {

@@ -7,9 +7,11 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use balancebeam::buffer::Buffer;
 use balancebeam::http1::body::{Decoder, Encoder, Flow, Transfer};
-use balancebeam::http1::head::{self, HeadLimits, Search};
-use balancebeam::http1::rewrite::{self, RequestRules, ResponseRules, TrailerRules};
-use balancebeam::http1::{Framing, Method, Version};
+use balancebeam::http1::head;
+use balancebeam::http1::head::{HeadLimits, Search};
+use balancebeam::http1::rewrite;
+use balancebeam::http1::rewrite::{RequestRules, ResponseRules, TrailerRules};
+use balancebeam::message::{Framing, Method, Version};
 use criterion::{Criterion, Throughput};
 
 /// As they are by default.

@@ -2,7 +2,7 @@
 //!
 //! The time is that of one request in each thread: where threads do not hinder each other, and there
 //! is a CPU for each, it stays the same however many they are. Not here: whom it admits
-//! (`src/limit.rs`).
+//! (`src/rate_limit/mod.rs`).
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
@@ -10,7 +10,7 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use balancebeam::limit::Limiter;
+use balancebeam::rate_limit::Limiter;
 use criterion::Criterion;
 
 /// Clients that each thread asks for in turn, where they differ.

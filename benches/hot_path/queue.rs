@@ -1,7 +1,7 @@
 //! The queue of those that wait for room: what one more costs, by how many wait already.
 //!
 //! Whoever floods the balancer decides how many wait and from how many addresses; one more must cost
-//! hardly more than the first. Not here: who comes first (`src/upstream/queue.rs`).
+//! hardly more than the first. Not here: who comes first (`src/upstream/wait_queue.rs`).
 
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;

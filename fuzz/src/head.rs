@@ -3,9 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use balancebeam::buffer::Buffer;
-use balancebeam::http1::head::{self, HeadLimits, RequestHead, ResponseHead, Search};
-use balancebeam::http1::rewrite::{self, RequestRules, ResponseRules};
-use balancebeam::http1::{Framing, Method, Version};
+use balancebeam::http1::head;
+use balancebeam::http1::head::{HeadLimits, RequestHead, ResponseHead, Search};
+use balancebeam::http1::rewrite;
+use balancebeam::http1::rewrite::{RequestRules, ResponseRules};
+use balancebeam::message::{Framing, Method, Version};
 
 use crate::Pieces;
 

@@ -1,11 +1,11 @@
-//! Runs the unit test of `src/engine/handover.rs` under loom, with the balancer's own seats.
+//! Runs the unit test of `src/engine/threads/handover.rs` under loom, with the balancer's own seats.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(dead_code))]
 #![cfg(test)]
 
-#[path = "../../src/engine/handover.rs"]
+#[path = "../../src/engine/threads/handover.rs"]
 mod handover;
-#[path = "../../src/engine/key.rs"]
+#[path = "../../src/engine/threads/key.rs"]
 mod key;
-#[path = "../../src/engine/waiting_room.rs"]
-mod waiting_room;
+#[path = "../../src/engine/threads/event_queue.rs"]
+mod event_queue;

@@ -1,7 +1,7 @@
 //! The bytes of a buffer: small sizes from the heap, large ones in an anonymous memory map.
 //!
 //! Dropping a map returns its pages to the system. The heap keeps most of what is freed, because
-//! other allocations lie between. Not here: when memory is dropped and when it is reused (`kept.rs`).
+//! other allocations lie between. Not here: when memory is dropped and when it is reused (`pool.rs`).
 
 use std::ops::{Deref, DerefMut};
 

@@ -2,10 +2,10 @@
 //!
 //! Whatever is wrong with it becomes one line that names the input and the remedy. Not here: what a
 //! value may look like (`values.rs`), the flags and their help (`flags.rs`), the wording of a
-//! refusal (`refusal.rs`), anything that happens afterwards (`main.rs`).
+//! refusal (`errors.rs`), anything that happens afterwards (`main.rs`).
 
+mod errors;
 mod flags;
-mod refusal;
 mod values;
 
 use std::ffi::OsString;
@@ -33,7 +33,7 @@ pub enum Asked {
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Asked, String> {
     let mut known = Vec::new();
     for arg in args {
-        known.push(arg.into_string().map_err(|raw| refusal::not_utf8(&raw))?);
+        known.push(arg.into_string().map_err(|raw| errors::not_utf8(&raw))?);
     }
     if known.first().is_some_and(|first| first == "help") {
         known = help_of(&known[1..])?;
@@ -44,13 +44,13 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Asked, String> 
         Err(e) if matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             return Ok(Asked::Tell(e));
         }
-        Err(error) => return Err(refusal::one_line(&error, of_demo)),
+        Err(error) => return Err(errors::one_line(&error, of_demo)),
     };
     match flags.command {
         Some(Command::Demo(demo)) => Ok(Asked::Demo { bind: demo.bind, verbosity: demo.verbose }),
         None => {
             let verbosity = flags.logging.verbose;
-            let config = Box::new(flags.meant().map_err(|line| refusal::escaped(&line))?);
+            let config = Box::new(flags.meant().map_err(|line| errors::escaped(&line))?);
             Ok(Asked::Balance { config, verbosity })
         }
     }
@@ -62,7 +62,7 @@ fn help_of(rest: &[String]) -> Result<Vec<String>, String> {
         [] => &["--help"],
         [command] if command == "demo" => &["demo", "--help"],
         [other, ..] => {
-            return Err(refusal::escaped(&format!(
+            return Err(errors::escaped(&format!(
                 "`{}` has no help of its own; balancebeam help tells of all flags, \
                  balancebeam help demo of the demo",
                 masked(other)

@@ -1,6 +1,6 @@
 //! What a flag's value may look like: upstreams, times, sizes, whole numbers, words, networks.
 //!
-//! Every parser refuses with "`value`: what would be accepted", for `refusal.rs` to put the flag
+//! Every parser refuses with "`value`: what would be accepted", for `errors.rs` to put the flag
 //! before.
 
 use std::fmt;

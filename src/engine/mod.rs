@@ -3,25 +3,18 @@
 //! An engine decides how to wait and nothing else: what a request means is written in `session/`.
 //!
 //! ```text
-//! accept.rs        the accept loop, one for every engine
-//! gate.rs          how many connections may be open
-//! evict.rs         which of them is closed for another one
-//! life.rs          a connection, asleep or awake
-//! drive.rs         one turn of one that is awake
-//! connect.rs       opening a connection to an upstream
-//! pool.rs          idle upstream connections
-//! pipe.rs          from socket to socket, not copied
-//! tasks.rs         the async engine: its tasks
-//!   task_line.rs     a connection to an upstream
-//! threads.rs       the threads engine: its workers
-//!   waiting_room.rs  where sessions that cannot move are
-//!   key.rs           names of slots
-//!   wheel.rs         their deadlines
-//!   woken.rs         those that others woke
-//!   wire.rs          a non-blocking socket
-//!   line.rs          a connection to an upstream, and who uses it
-//!   handover.rs      the word that says who uses it
-//!   slab.rs          places that threads share by number
+//! listener.rs          the accept loop, one for every engine
+//! connection_limit.rs  how many connections may be open
+//! eviction.rs          which of them is closed for another one
+//! connection.rs        a client connection, idle or active
+//! turn.rs              one turn of an active one
+//! connect.rs           opening a connection to an upstream
+//! pool.rs              idle upstream connections
+//! socket.rs            a non-blocking socket
+//! pipe.rs              from socket to socket, not copied
+//! slab.rs              slots that threads share by number
+//! threads/             the threads engine
+//! tokio/               the async engine
 //! ```
 
 use std::io;
@@ -30,37 +23,30 @@ use std::time::{Duration, Instant};
 
 use crate::state::ProxyState;
 use crate::upstream::{Upstream, UpstreamId};
-use gate::Pass;
-use wire::Heard;
+use connection_limit::Pass;
+use socket::Heard;
 
-pub mod accept;
 pub(crate) mod connect;
-mod drive;
-mod evict;
-pub mod gate;
-mod handover;
-mod key;
-mod life;
-mod line;
+mod connection;
+pub mod connection_limit;
+mod eviction;
+pub mod listener;
 mod pipe;
 mod pool;
 mod slab;
-mod task_line;
-pub mod tasks;
+pub(crate) mod socket;
 pub mod threads;
-pub mod waiting_room;
-mod wheel;
-pub(crate) mod wire;
-mod woken;
+pub mod tokio;
+mod turn;
 
 /// What an engine that is only simulated is made of, the same as the others: `tests/simulation/`.
 pub mod parts {
-    pub use super::drive::{Attached, Awake, Hands, Turn};
-    pub use super::evict::Activity;
-    pub use super::life::{Connection, Spares};
+    pub use super::connection::{Connection, Spares};
+    pub use super::eviction::Activity;
     pub use super::pipe::Pipe;
     pub use super::pool::Pool;
-    pub use super::wire::Heard;
+    pub use super::socket::Heard;
+    pub use super::turn::{Attached, Awake, Hands, Turn};
 }
 
 /// A way to drive sessions.

@@ -4,11 +4,12 @@
 //! the side that sends into the buffer of the side that receives. Not here: who the sides are
 //! (`session/`).
 
-use super::chunked::{self, Chunked};
+use super::chunked;
+use super::chunked::Chunked;
 use super::piece::Piece;
 use super::rewrite::TrailerRules;
-use super::{BadBody, Framing};
 use crate::buffer::Buffer;
+use crate::message::{BadBody, Framing};
 
 /// Reads a body out of its framing. Counts bytes, copies none.
 #[derive(Clone, Copy, Debug)]

@@ -5,10 +5,10 @@
 
 use memchr::memchr;
 
-use super::BadBody;
-use super::fields::{field_line, is_value_byte};
-use super::look_at;
 use super::piece::Piece;
+use crate::message::BadBody;
+use crate::message::fields::{field_line, is_value_byte};
+use crate::message::look_at;
 
 /// Bytes of a chunk's first line, with extensions and line end.
 const LINE: usize = 256;

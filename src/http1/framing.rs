@@ -2,8 +2,8 @@
 //!
 //! Not here: reading the body (`body.rs`, `chunked.rs`).
 
-use super::fields::{Fields, Name, elements, is_token, number};
-use super::{BadResponse, Framing, Method, Reject, Version};
+use crate::message::fields::{self, Fields, Name, elements, is_token, number};
+use crate::message::{BadResponse, Framing, Method, Reject, Version};
 
 impl Framing {
     /// | Transfer-Encoding              | Content-Length | version  | framing or answer      |
@@ -82,12 +82,8 @@ impl Framing {
 fn equal_lengths(fields: &Fields<'_>) -> Result<u64, BadResponse> {
     const BAD: BadResponse = BadResponse("Content-Length is not one number");
     let mut all = fields.values(Name::ContentLength).flat_map(|v| v.split(|&b| b == b','));
-    let length = all.next().and_then(|first| number(super::fields::trim(first))).ok_or(BAD)?;
-    if all.all(|other| number(super::fields::trim(other)) == Some(length)) {
-        Ok(length)
-    } else {
-        Err(BAD)
-    }
+    let length = all.next().and_then(|first| number(fields::trim(first))).ok_or(BAD)?;
+    if all.all(|other| number(fields::trim(other)) == Some(length)) { Ok(length) } else { Err(BAD) }
 }
 
 /// What a `Transfer-Encoding` says.
@@ -114,7 +110,7 @@ impl Coding {
             let name = coding.split(|&b| b == b';').next().unwrap_or_default();
             let is_chunked = coding.eq_ignore_ascii_case(b"chunked");
             let is_last = codings.peek().is_none();
-            if !is_token(super::fields::trim(name)) || (is_chunked && !is_last) {
+            if !is_token(fields::trim(name)) || (is_chunked && !is_last) {
                 return Coding::Malformed;
             }
             unknown |= !is_chunked;

@@ -6,11 +6,13 @@
 
 use memchr::memchr_iter;
 
-use super::fault::Fault;
-use super::fields::{self, Fields, Name};
-use super::look_at;
-use super::target::{self, Target};
-use super::{BadResponse, Framing, Method, Reject, Request, Response, Version};
+use crate::message::Fault;
+use crate::message::fields;
+use crate::message::fields::{Fields, Name};
+use crate::message::look_at;
+use crate::message::target;
+use crate::message::target::Target;
+use crate::message::{BadResponse, Framing, Method, Reject, Request, Response, Version};
 
 /// The most fields that a head can be allowed to have.
 pub const MAX_FIELDS: usize = 256;

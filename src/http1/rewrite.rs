@@ -6,10 +6,10 @@
 
 use std::net::IpAddr;
 
-use super::fields::{ConnectionOptions, Field, Fields, Name, compare_names, elements};
 use super::head::{RequestHead, ResponseHead, is_h2c};
-use super::{Framing, Method, Version, fields, status};
 use crate::buffer::Buffer;
+use crate::message::fields::{ConnectionOptions, Field, Fields, Name, compare_names, elements};
+use crate::message::{Framing, Method, Version, fields, status};
 
 /// What a request is told about the way it took.
 #[derive(Clone, Copy, Debug)]

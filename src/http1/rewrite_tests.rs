@@ -1,6 +1,7 @@
-use super::super::Method;
-use super::super::head::{self, HeadLimits, Search};
 use super::*;
+use crate::http1::head;
+use crate::http1::head::{HeadLimits, Search};
+use crate::message::Method;
 
 const LIMITS: HeadLimits = HeadLimits { line: 4096, head: 4096, fields: 50 };
 const PLAIN: RequestRules = RequestRules {

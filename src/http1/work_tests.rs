@@ -4,10 +4,12 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::body::{Decoder, Encoder, Flow, Transfer};
-use super::head::{self, HeadLimits, Search};
-use super::rewrite::{self, RequestRules, ResponseRules, TrailerRules};
-use super::{Framing, LOOKED_AT, Method, Version};
+use super::head;
+use super::head::{HeadLimits, Search};
+use super::rewrite;
+use super::rewrite::{RequestRules, ResponseRules, TrailerRules};
 use crate::buffer::Buffer;
+use crate::message::{Framing, LOOKED_AT, Method, Version};
 
 /// As by default.
 const LIMITS: HeadLimits = HeadLimits { line: 8 * 1024, head: 16 * 1024, fields: 100 };

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::exchange::{Pace, RequestLeg, ResponseLeg};
 use super::retry::{CLIENT_STALLED, Failure};
 use super::{Link, Phase, Session};
-use crate::http1::Reject;
+use crate::message::Reject;
 
 /// How long a client that is turned away may stay, from accept to close, whatever it does.
 const TURN_AWAY_TIMEOUT: Duration = Duration::from_secs(2);

@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::http1::body::{Encoder, Transfer};
 use crate::http1::head::Search;
 use crate::http1::rewrite::{HostSlot, TrailerRules};
-use crate::http1::{Request, Response};
+use crate::message::{Request, Response};
 use crate::upstream::Waiting;
 use crate::upstream::{InFlight, Upstream, UpstreamId};
 

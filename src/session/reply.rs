@@ -5,8 +5,9 @@ use std::time::Instant;
 use super::exchange::{RequestLeg, ResponseLeg};
 use super::{End, Link, Outcome, Phase, Record, Session};
 use crate::http1::body::{Encoder, Transfer};
-use crate::http1::rewrite::{self, Answer};
-use crate::http1::{Method, Reject};
+use crate::http1::rewrite;
+use crate::http1::rewrite::Answer;
+use crate::message::{Method, Reject};
 
 /// Bytes of a refused request's body that are read to keep the connection (rule 9).
 pub(super) const DISCARD: u64 = 64 * 1024;

@@ -10,17 +10,19 @@ use super::response::is_own_fault;
 use super::retry::{Attempt, Failure, Verdict, decide};
 use super::{ConnectFailure, LEAST_READ, Link, Phase, Session, Timeout};
 use crate::buffer;
+use crate::client_addr;
 use crate::config::Limits;
 use crate::http1::body::{Decoder, Encoder, Flow, Transfer};
-use crate::http1::fields::{Name, number};
-use crate::http1::head::{self, HeadLimits, RequestHead};
-use crate::http1::rewrite::{self, RequestRules, TrailerRules};
-use crate::http1::{BadBody, Framing, Method, Reject, Request, Version};
-use crate::limit::WINDOW;
+use crate::http1::head;
+use crate::http1::head::{HeadLimits, RequestHead};
+use crate::http1::rewrite;
+use crate::http1::rewrite::{RequestRules, TrailerRules};
+use crate::message::fields::{Name, number};
+use crate::message::{BadBody, Framing, Method, Reject, Request, Version};
+use crate::rate_limit::WINDOW;
 use crate::upstream::TicketStatus;
 use crate::upstream::health::Seen;
 use crate::upstream::{Chosen, InFlight, NoChoice, TRIAL_INTERVAL};
-use crate::who;
 
 /// Seconds after which a request that met our own shortage may be tried again.
 const RETRY_AFTER_SHORTAGE: u64 = 1;
@@ -107,9 +109,9 @@ impl Session {
         };
         let config = &self.state.config;
         let nets = &config.forwarding.trusted;
-        let trusted = who::is_trusted(self.peer, nets);
+        let trusted = client_addr::is_trusted(self.peer, nets);
         let client = if head.fields.has(Name::XForwardedFor) {
-            who::client_address(self.peer, head.fields.values(Name::XForwardedFor), nets)
+            client_addr::client_address(self.peer, head.fields.values(Name::XForwardedFor), nets)
         } else {
             self.peer
         };
@@ -486,7 +488,7 @@ impl Session {
         let was_counted = std::mem::replace(&mut exchange.loss_counted, true);
         let is_trial = exchange.choice.as_ref().is_some_and(|c| c.chosen() == Chosen::Trial);
         if !was_counted || is_trial {
-            let client = who::key_of(exchange.client);
+            let client = client_addr::key_of(exchange.client);
             self.observe(Seen::Broken { client }, now);
         }
     }

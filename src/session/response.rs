@@ -7,10 +7,12 @@ use super::retry::Failure;
 use super::{FIRST_READ, Link, Session};
 use crate::buffer::Buffer;
 use crate::http1::body::{Decoder, Encoder, Flow, Transfer};
-use crate::http1::fields::Name;
-use crate::http1::head::{self, HeadLimits, ResponseHead, Search};
-use crate::http1::rewrite::{self, ResponseRules, TrailerRules};
-use crate::http1::{BadBody, BadResponse, Framing, Version};
+use crate::http1::head;
+use crate::http1::head::{HeadLimits, ResponseHead, Search};
+use crate::http1::rewrite;
+use crate::http1::rewrite::{ResponseRules, TrailerRules};
+use crate::message::fields::Name;
+use crate::message::{BadBody, BadResponse, Framing, Version};
 
 /// Whether a status tells of a fault of the server's own, and not of a request that it cannot or will
 /// not serve.
@@ -181,7 +183,7 @@ impl Session {
 
     fn start_response(
         &mut self,
-        response: crate::http1::Response,
+        response: crate::message::Response,
         rules: ResponseRules,
         limits: HeadLimits,
         now: Instant,

@@ -1,11 +1,11 @@
 //! Whether a request that failed is sent again: nothing is lost, and nothing is done twice.
 //!
-//! Pure. Not here: who is chosen next (`upstream/`), how many retries there may be (`budget.rs`).
+//! Pure. Not here: who is chosen next (`upstream/`), how many retries there may be (`upstream/retry_budget.rs`).
 
 use std::time::Instant;
 
-use crate::budget::Budget;
-use crate::http1::Reject;
+use crate::message::Reject;
+use crate::upstream::retry_budget::Budget;
 
 /// How far an attempt came.
 #[derive(Clone, Copy, Debug)]

@@ -26,7 +26,7 @@ use std::time::Instant;
 
 use super::exchange::{Exchange, RequestLeg, ResponseLeg};
 use super::{End, Link, Phase, Session};
-use crate::http1::Framing;
+use crate::message::Framing;
 
 impl Session {
     /// Takes one step if one can be taken. Returns whether anything has changed.

@@ -1,3 +1,3 @@
 //! What the balancer tells its operator. Not here: where the text goes (`logging.rs`).
 
-pub mod log_throttle;
+pub mod error_log;

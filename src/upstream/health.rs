@@ -36,7 +36,7 @@ pub enum Seen {
     ProbeClosed,
     /// A probe got an answer that a request could not use either.
     ProbeMalformed(&'static str),
-    /// A connection was lost that had been made for a whole request of this client (`who::key_of`):
+    /// A connection was lost that had been made for a whole request of this client (`client_addr::key_of`):
     /// perhaps one bad request, so it only counts, and once for each client.
     Broken {
         /// The client's key.

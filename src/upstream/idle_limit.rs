@@ -20,7 +20,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use crate::http1::fields::{elements, number};
+use crate::message::fields::{elements, number};
 
 /// How much earlier than the upstream's limit a connection is no longer used.
 pub const MARGIN: Duration = Duration::from_secs(1);

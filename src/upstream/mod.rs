@@ -2,17 +2,19 @@
 //!
 //! The live list is a `Mutex` around one `Arc`; it is locked to clone or to replace that `Arc`, never
 //! while choosing and never across I/O. Not here: connections (`engine/`), when to probe
-//! (`health_check/`), one of them by itself (`one.rs`), the rule by which its state turns
+//! (`health_check/`), one of them by itself (`upstream.rs`), the rule by which its state turns
 //! (`health.rs`), who waits for room (`wait_queue.rs`).
 
 pub mod balance;
 mod choice;
 mod concurrency;
-mod condition;
+mod ejection;
 pub mod health;
 mod id;
 pub mod idle_limit;
-mod one;
+pub mod retry_budget;
+#[allow(clippy::module_inception)]
+mod upstream;
 mod wait_queue;
 
 use std::sync::Arc;
@@ -25,16 +27,16 @@ use crate::config::Config;
 use crate::lock::Lock;
 use balance::{Balance, Candidates};
 use concurrency::ConcurrencyLimit;
-use condition::{TRIAL_PATIENCE, TRICKLE};
+use ejection::{TRIAL_PATIENCE, TRICKLE};
 use health::{Change, HealthRules, Seen};
 use wait_queue::WaitQueue;
 
 pub use choice::{Chosen, NoChoice};
-pub use condition::TRIAL_INTERVAL;
+pub use ejection::TRIAL_INTERVAL;
 pub use id::UpstreamId;
 #[cfg(test)]
-pub(crate) use one::test_upstreams;
-pub use one::{DISTRUST, InFlight, Upstream};
+pub(crate) use upstream::test_upstreams;
+pub use upstream::{DISTRUST, InFlight, Upstream};
 
 /// A request that waits for capacity, until this is dropped; it gets a choice.
 pub type Waiting = wait_queue::Waiting<InFlight>;

@@ -29,8 +29,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Waker;
 
 use super::id::UpstreamId;
+use crate::client_addr;
 use crate::lock::Lock;
-use crate::who;
 
 /// Turns that are remembered while others wait: a client that had an earlier one counts as new.
 const TURNS_REMEMBERED: usize = 4_096;
@@ -199,7 +199,7 @@ impl<T> WaitQueue<T> {
         if self.most == 0 {
             return None;
         }
-        let client = who::key_of(client);
+        let client = client_addr::key_of(client);
         let (ticket, refused) = {
             let mut state = self.state.lock();
             let is_full = state.len >= self.most;

@@ -1,5 +1,5 @@
 //! Whose turn it is among those that wait for room: a second reading of the table at the top of
-//! `src/upstream/queue.rs`, as plain lists.
+//! `src/upstream/wait_queue.rs`, as plain lists.
 //!
 //! Clients take turns, whatever each of them asks for. Those that have had none while others waited
 //! are newcomers, of which the one that came last comes first. Newcomers and the others alternate

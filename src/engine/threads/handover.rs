@@ -14,7 +14,7 @@
 //! (Dekker's problem; a CPU's store buffer does it). A sequentially consistent fence between store and
 //! load on each side excludes it. `SeqCst` on the accesses alone would have to be on all four of them,
 //! and loom could not check it, because loom treats such accesses as `AcqRel`. Not here: the news
-//! (`waiting_room.rs`), what is done with them (`threads.rs`).
+//! (`event_queue.rs`), what is done with them (`threads/`).
 
 #[cfg(loom)]
 pub(super) use loom::sync::atomic::{AtomicU64, Ordering, fence};
@@ -57,8 +57,8 @@ mod tests {
     use loom::sync::{Arc, Mutex};
     use loom::thread;
 
+    use super::super::event_queue::{READABLE, Seat, UPSTREAM, WAKE};
     use super::super::key::Key;
-    use super::super::waiting_room::{READABLE, Seat, UPSTREAM, WAKE};
     use super::*;
 
     const NOBODY: u64 = 0;

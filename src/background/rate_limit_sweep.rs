@@ -1,16 +1,16 @@
 //! The rate-limit thread: makes the limiter forget clients that have been quiet, and says so when
 //! the table is too small.
 //!
-//! The limit is exact without it; this is for memory. Not here: the limit itself (`limit.rs`).
+//! The limit is exact without it; this is for memory. Not here: the limit itself (`rate_limit/`).
 
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::background::{Background, Stop};
-use crate::limit::Limiter;
+use super::{Background, Stop};
+use crate::log_throttle::LogThrottle;
+use crate::rate_limit::Limiter;
 use crate::state::ProxyState;
-use crate::telemetry::log_throttle::LogThrottle;
 
 /// Time between two sweeps.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);

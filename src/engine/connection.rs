@@ -3,14 +3,14 @@
 //! Between two requests a connection is a socket, an address and a time; everything else is put
 //! aside for the next one that wakes. So an idle client costs a tenth of a busy one, and nothing is
 //! allocated for a request after warm-up. Spares that stay unused are freed. Not here: what it does
-//! while it is awake (`drive.rs`).
+//! while it is awake (`turn.rs`).
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::drive::{Awake, Hands, Turn};
-use super::evict::Activity;
+use super::eviction::Activity;
+use super::turn::{Awake, Hands, Turn};
 use crate::buffer;
 use crate::free_list::{FreeList, UNUSED};
 use crate::lock::Lock;

@@ -14,7 +14,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::http1::head::HeadLimits;
-use crate::http1::target;
+use crate::message::target;
 
 mod authority;
 

@@ -2,7 +2,7 @@
 //!
 //! Sockets are registered once, edge-triggered, and never armed again. The kernel wakes one worker
 //! for a ready socket; what the event says is written onto the session's *seat*, and whoever finds
-//! the seat free drives the session. Not here: driving (`drive.rs`), deadlines (`wheel.rs`).
+//! the seat free drives the session. Not here: driving (`turn.rs`), deadlines (`timer_wheel.rs`).
 //!
 //! | seat      | an event comes            | its driver has nothing more to do |
 //! |-----------|---------------------------|-----------------------------------|

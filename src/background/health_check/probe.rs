@@ -1,15 +1,16 @@
 //! What a probe says, what it reads, and what its end means for the upstream's health.
 //!
-//! Pure: no socket, no clock. Not here: connecting and waiting (`flight.rs`), when to probe
+//! Pure: no socket, no clock. Not here: connecting and waiting (`probe_conn.rs`), when to probe
 //! (`mod.rs`).
 
 use std::io;
 
 use crate::config::StatusSet;
 use crate::http1::body::Decoder;
-use crate::http1::head::{self, HeadLimits, Search};
+use crate::http1::head;
+use crate::http1::head::{HeadLimits, Search};
 use crate::http1::piece::Piece;
-use crate::http1::{BadBody, BadResponse, Method};
+use crate::message::{BadBody, BadResponse, Method};
 use crate::upstream::health::Seen;
 
 /// The most that is read of an answer in all, interim responses included, in bytes. It is more than

@@ -2,7 +2,7 @@
 //!
 //! It is registered in the waiting room once, under a key of its own, whoever uses it; so whoever
 //! hears news of it asks here whose they are. Not here: idle ones (`pool.rs`), what is done with the
-//! news (`threads.rs`).
+//! news (`threads/`).
 
 use std::io;
 use std::sync::Arc;
@@ -10,8 +10,9 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use super::handover::Handover;
 use super::key::Key;
-use super::slab::Slab;
-use super::wire::{self, Socket};
+use crate::engine::slab::Slab;
+use crate::engine::socket;
+use crate::engine::socket::Socket;
 use crate::upstream::UpstreamId;
 
 /// A connection to an upstream. When it is dropped, its place is free again; if the upstream has not
@@ -78,7 +79,7 @@ impl Line {
 
 impl Drop for Line {
     fn drop(&mut self) {
-        wire::keep_no_port(&self.socket);
+        socket::keep_no_port(&self.socket);
         if let Some(place) = self.places.get(self.key.index) {
             let next = Key::next_generation(self.key.generation);
             place.generation.store(next, Ordering::Release);

@@ -1,7 +1,7 @@
 //! One upstream: how it is reached, and the exchanges that it has.
 //!
 //! Not here: which one is chosen (`mod.rs`, `balance.rs`), what is known of its health
-//! (`condition.rs`, `health.rs`).
+//! (`ejection.rs`, `health.rs`).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::choice::Chosen;
 use super::concurrency::ConcurrencyLimit;
-use super::condition::Condition;
+use super::ejection::Condition;
 use super::health::Seen;
 use super::id::UpstreamId;
 use super::idle_limit::IdleLimit;

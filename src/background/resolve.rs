@@ -10,7 +10,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::background::{Background, Stop};
+use super::{Background, Stop};
 use crate::config::Authority;
 use crate::state::ProxyState;
 use crate::upstream::{Upstream, UpstreamId};

@@ -1,6 +1,6 @@
 //! A non-blocking socket that remembers when asking it would be in vain.
 //!
-//! Not here: what the bytes are (`session/`), who waits for the socket (`waiting_room.rs`).
+//! Not here: what the bytes are (`session/`), who waits for the socket (`event_queue.rs`).
 
 use std::io::{self, ErrorKind, Read};
 use std::net::{Shutdown, SocketAddr, TcpStream};

@@ -1,10 +1,14 @@
 //! A thread that works beside the traffic: it can be told to stop at any time, wherever it waits.
 //!
-//! Not here: what such threads do (`health_check/`, `rate_limit.rs`, `resolve.rs`).
+//! Not here: what such threads do (`health_check/`, `background/rate_limit_sweep.rs`, `resolve.rs`).
 //!
 //! Owner and thread hold the two ends of a socket pair. The owner closes its direction to say
 //! "stop", which wakes the thread even while it waits for other sockets; the thread's end closes
 //! when the thread ends, however it ends, so the owner can wait for that with a limit.
+
+pub mod health_check;
+pub mod rate_limit_sweep;
+pub mod resolve;
 
 use std::io;
 use std::net::Shutdown;

@@ -9,11 +9,13 @@ use std::time::Instant;
 
 use rustix::event::PollFlags;
 
-use super::probe::{self, Answer, Answered, Outcome};
+use super::probe;
+use super::probe::{Answer, Answered, Outcome};
 use crate::config::Config;
-use crate::engine::connect::{self, AddressAttempts};
-use crate::engine::wire;
-use crate::http1::BadResponse;
+use crate::engine::connect;
+use crate::engine::connect::AddressAttempts;
+use crate::engine::socket;
+use crate::message::BadResponse;
 use crate::shortage;
 use crate::upstream::{Upstream, UpstreamId};
 
@@ -117,7 +119,7 @@ impl Flight {
             return Some(no_connection(&mut self.attempts, self.is_late));
         };
         // The one before may have come about just now.
-        wire::keep_no_port(&self.stream);
+        socket::keep_no_port(&self.stream);
         self.stream = stream;
         self.stage = Stage::Connecting { until };
         None
@@ -161,7 +163,7 @@ impl Flight {
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        wire::keep_no_port(&self.stream);
+        socket::keep_no_port(&self.stream);
     }
 }
 

@@ -5,7 +5,7 @@
 //! a turn works in memory that was used a moment ago. Not here: what the bytes mean, and where memory
 //! comes from (`store`, `kept`).
 
-mod kept;
+mod pool;
 mod store;
 
 use std::time::Instant;
@@ -24,7 +24,7 @@ const AT_WORK: usize = SIZES.len() - 1;
 /// Returns memory to the system that stayed unused for a while, of what this thread and all threads
 /// together keep for reuse. The result says whether anything is still kept; then call again later.
 pub fn give_back_unused(now: Instant) -> bool {
-    kept::give_back_unused(now)
+    pool::give_back_unused(now)
 }
 
 /// Room below which held bytes are given up: less is of no use to a chunk.
@@ -112,7 +112,7 @@ impl Buffer {
 
     /// Keeps what is consumed from now on. The bytes before are gone.
     pub fn hold(&mut self) {
-        let memory = self.0.get_or_insert_with(|| kept::take(AT_WORK));
+        let memory = self.0.get_or_insert_with(|| pool::take(AT_WORK));
         memory.move_to_front();
         memory.holds = true;
     }
@@ -172,7 +172,7 @@ impl Buffer {
     /// Drops all bytes and any hold, and gives the memory back.
     pub fn clear(&mut self) {
         if let Some(memory) = self.0.take() {
-            kept::keep(memory);
+            pool::keep(memory);
         }
     }
 
@@ -192,7 +192,7 @@ impl Buffer {
     }
 
     fn with_room(&mut self) -> &mut Memory {
-        let memory = self.0.get_or_insert_with(|| kept::take(AT_WORK));
+        let memory = self.0.get_or_insert_with(|| pool::take(AT_WORK));
         memory.move_into(AT_WORK);
         if memory.must_move() {
             memory.move_to_front();
@@ -228,10 +228,10 @@ impl Memory {
         if self.store.len() == size || (size == SIZE && self.store.len() > SIZE) {
             return;
         }
-        let mut other = kept::take(number);
+        let mut other = pool::take(number);
         other.store[..self.end].copy_from_slice(&self.store[..self.end]);
         (other.start, other.end, other.holds) = (self.start, self.end, self.holds);
-        kept::keep(std::mem::replace(self, other));
+        pool::keep(std::mem::replace(self, other));
     }
 
     /// Moving is worth it when the room behind is used up, or small beside what has to be moved.

@@ -2,11 +2,11 @@
 //!
 //! All probes of a round go out at once and share one poll set, each with its own timeout, so one
 //! hung upstream delays no other and many upstreams need no many threads. Not here: what follows
-//! from what was seen (`upstream/health.rs`), one probe's way (`flight.rs`), its words
+//! from what was seen (`upstream/health.rs`), one probe's way (`probe_conn.rs`), its words
 //! (`probe.rs`).
 
-mod flight;
 mod probe;
+mod probe_conn;
 #[cfg(test)]
 mod tests;
 
@@ -17,12 +17,12 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 
-use crate::background::{Background, Stop, wait_for};
+use super::{Background, Stop, wait_for};
+use crate::log_throttle::LogThrottle;
 use crate::state::ProxyState;
-use crate::telemetry::log_throttle::LogThrottle;
 use crate::upstream::UpstreamId;
-use flight::Flight;
 use probe::Outcome;
+use probe_conn::Flight;
 
 /// The most probes that are out at a time; each holds a descriptor. More wait their turn.
 pub const MAX_PROBES_OUT: usize = 512;

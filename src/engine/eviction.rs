@@ -3,14 +3,14 @@
 //! Each connection writes down what it does at the end of a turn: one atomic word. The accept loop
 //! looks for candidates among these words, without a lock and without touching a connection; the
 //! driver of a candidate looks again, at the connection itself, before it closes it. Not here: how many
-//! may be open (`gate.rs`), whether another client is there (`accept.rs`).
+//! may be open (`connection_limit.rs`), whether another client is there (`listener.rs`).
 
 use std::collections::BinaryHeap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::wire::Heard;
+use super::socket::Heard;
 use crate::lock::Lock;
 
 /// How long a connection has sent no whole head, or was idle, before it is closed for another one.

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use super::health::{Health, Seen};
-use crate::telemetry::log_throttle::LogThrottle;
+use crate::log_throttle::LogThrottle;
 
 /// How long an ejected upstream is left alone before one real request tries it, if no probe can
 /// restore it. One that fails requests is left alone for twice as long each time.

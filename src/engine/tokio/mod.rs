@@ -2,7 +2,9 @@
 //!
 //! A task is one future that takes turns: it does what its session says until nothing moves, and is
 //! then woken by whatever it asked in vain, or by its one timer. Not here: what a turn does
-//! (`drive.rs`).
+//! (`turn.rs`).
+
+mod upstream_conn;
 
 use std::future::{Future, poll_fn};
 use std::io::{self, ErrorKind};
@@ -23,21 +25,22 @@ use tokio::sync::Notify;
 use tokio::time::Sleep;
 
 use super::connect;
-use super::drive::{Hands, Turn};
-use super::evict::{Activity, ActivityWord, Evictor};
-use super::gate::Pass;
-use super::life::{Connection, Spares};
+use super::connection::{Connection, Spares};
+use super::connection_limit::Pass;
+use super::eviction::{Activity, ActivityWord, Evictor};
 use super::pipe::{Pipe, Pipes};
 use super::pool::Pool;
 use super::slab::Slab;
-use super::task_line::Line;
-use super::wire::{self, Heard};
+use super::socket;
+use super::socket::Heard;
+use super::tokio::upstream_conn::Line;
+use super::turn::{Hands, Turn};
 use super::{At, Engine};
 use crate::lock::Lock;
+use crate::log_throttle::LogThrottle;
 use crate::session::{Direction, Side};
 use crate::shortage;
 use crate::state::ProxyState;
-use crate::telemetry::log_throttle::LogThrottle;
 use crate::upstream::UpstreamId;
 
 /// How often idle upstream connections are looked through for old ones.
@@ -282,7 +285,7 @@ impl Task {
         turn.unwrap_or_else(|_| {
             log::error!("a session panicked and is lost; the others go on");
             hub.state.tally.panics.add_one();
-            wire::reset_on_close(&connection.client);
+            socket::reset_on_close(&connection.client);
             Poll::Ready(())
         })
     }
@@ -313,7 +316,7 @@ impl Hub {
             && place.is_evicted.swap(false, Ordering::AcqRel)
             && connection
                 .activity()
-                .may_be_evicted(Instant::now(), || wire::listen_in(&connection.client))
+                .may_be_evicted(Instant::now(), || socket::listen_in(&connection.client))
     }
 
     /// An idle connection of this core; if there is none, one of another core, which then belongs to
@@ -378,7 +381,7 @@ impl Hub {
     /// answer.
     fn cut(&self, connection: &Connection<TcpStream, Line>) -> Poll<()> {
         if connection.is_busy() {
-            wire::reset_on_close(&connection.client);
+            socket::reset_on_close(&connection.client);
             self.cut.fetch_add(1, Ordering::AcqRel);
         }
         Poll::Ready(())
@@ -404,11 +407,11 @@ impl Hub {
         // Asked this way, tokio learns that there is nothing to read.
         let stream = line.stream();
         let _ =
-            stream.try_io(Interest::READABLE, || match *heard.insert(wire::listen_in(stream)) {
+            stream.try_io(Interest::READABLE, || match *heard.insert(socket::listen_in(stream)) {
                 Heard::Nothing => Err(io::Error::from(ErrorKind::WouldBlock)),
                 Heard::End | Heard::Bytes => Ok(()),
             });
-        let heard = heard.unwrap_or_else(|| wire::listen_in(stream));
+        let heard = heard.unwrap_or_else(|| socket::listen_in(stream));
         if let Some(upstream) = self.state.upstreams.all().get(line.upstream.0) {
             super::heard_of_idle(upstream, heard, looked, now);
         }
@@ -509,13 +512,13 @@ impl Hands for Hand<'_, '_> {
             Poll::Ready(Err(error)) => Err(error),
             // A drain may leave idle clients no time: what has arrived counts, even if the runtime
             // has not heard of it.
-            Poll::Pending if self.hub.state.is_stopping() => wire::receive(&*wire, into),
+            Poll::Pending if self.hub.state.is_stopping() => socket::receive(&*wire, into),
             Poll::Pending => Err(ErrorKind::WouldBlock.into()),
         }
     }
 
     fn write(&mut self, wire: &mut TcpStream, bytes: &[u8], is_last: bool) -> io::Result<usize> {
-        self.ask(wire, Interest::WRITABLE, |wire| wire::send(wire, bytes, is_last))
+        self.ask(wire, Interest::WRITABLE, |wire| socket::send(wire, bytes, is_last))
     }
 
     fn fill(&mut self, pipe: &mut Pipe, wire: &mut TcpStream, most: usize) -> io::Result<usize> {
@@ -529,7 +532,7 @@ impl Hands for Hand<'_, '_> {
     fn listen_in(&mut self, wire: &mut TcpStream) -> Heard {
         let mut heard = Heard::Nothing;
         let _ = self.ask(wire, Interest::READABLE, |wire| {
-            heard = wire::listen_in(wire);
+            heard = socket::listen_in(wire);
             match heard {
                 Heard::Nothing => Err(ErrorKind::WouldBlock.into()),
                 Heard::End | Heard::Bytes => Ok(0),
@@ -539,7 +542,7 @@ impl Hands for Hand<'_, '_> {
     }
 
     fn acknowledge(&mut self, wire: &mut TcpStream) {
-        wire::acknowledge(wire);
+        socket::acknowledge(wire);
     }
 
     fn shut_down(&mut self, wire: &mut TcpStream) -> io::Result<()> {
@@ -547,7 +550,7 @@ impl Hands for Hand<'_, '_> {
     }
 
     fn reset_on_close(&mut self, wire: &mut TcpStream) {
-        wire::reset_on_close(wire);
+        socket::reset_on_close(wire);
     }
 
     fn pipe(&mut self) -> Option<Pipe> {

@@ -4,10 +4,10 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use super::super::pipe::{MOST, Pipes};
-use super::super::wire;
 use super::*;
 use crate::config::Config;
+use crate::engine::pipe::{MOST, Pipes};
+use crate::engine::socket;
 use crate::state::ProxyState;
 use crate::upstream::Upstreams;
 
@@ -92,7 +92,7 @@ impl Hands for Hand {
     }
 
     fn listen_in(&mut self, wire: &mut Wire) -> Heard {
-        wire::listen_in(&wire.stream)
+        socket::listen_in(&wire.stream)
     }
 
     fn acknowledge(&mut self, _: &mut Wire) {}

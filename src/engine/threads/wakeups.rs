@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Wake, Waker};
 
+use super::event_queue::WaitingRoom;
 use super::key::Key;
-use super::waiting_room::WaitingRoom;
 use crate::lock::Lock;
 
 /// Those that are woken and were not looked at since.

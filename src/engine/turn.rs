@@ -1,7 +1,7 @@
 //! One turn of one connection: what the session says is done, until nothing moves.
 //!
 //! The same for every engine; what differs is behind [`Hands`]. Not here: who gets a turn and when,
-//! and how to wait (`threads.rs`, `tasks.rs`).
+//! and how to wait (`threads/`, `tokio/`).
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::connect::AddressAttempts;
 use super::pipe::Pipe;
-use super::wire::Heard;
+use super::socket::Heard;
 use crate::session::{ConnectFailure, Direction, Next, Session, Side, Splice, Wants};
 use crate::upstream::{Upstream, UpstreamId};
 
@@ -468,5 +468,5 @@ fn count(result: io::Result<usize>, heard: impl FnOnce(Option<usize>)) -> Option
 }
 
 #[cfg(test)]
-#[path = "drive_tests.rs"]
+#[path = "turn_tests.rs"]
 mod tests;

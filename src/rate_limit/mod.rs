@@ -1,7 +1,7 @@
 //! Who may ask how often: at most so many requests of one client within any minute.
 //!
-//! Exact and pure: no clock, no thread; `now` is an argument. Not here: who a client is (`who.rs`),
-//! the answer to a refused request (`session/`), when to sweep (`rate_limit.rs`).
+//! Exact and pure: no clock, no thread; `now` is an argument. Not here: who a client is (`client_addr.rs`),
+//! the answer to a refused request (`session/`), when to sweep (`background/rate_limit_sweep.rs`).
 //!
 //! Of each client the admitted requests of the last minute are kept, counted by tenths of a second.
 //! A tenth is forgotten a minute after its *end*, so rounding never admits too much; it may refuse
@@ -17,8 +17,8 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::client_addr;
 use crate::lock::Lock;
-use crate::who;
 
 /// The span over which requests are counted.
 pub const WINDOW: Duration = Duration::from_secs(60);
@@ -109,7 +109,7 @@ impl Limiter {
         if self.per_minute == 0 {
             return Err(WINDOW);
         }
-        let (key, slot) = (who::key_of(who), self.slot(now));
+        let (key, slot) = (client_addr::key_of(who), self.slot(now));
         let shard = self.shard(key);
         let mut table = shard.table.lock();
         if let Some(client) = table.clients.get_mut(&key) {

@@ -1,6 +1,6 @@
 //! A connection to an upstream on the async engine.
 //!
-//! Not here: idle ones (`pool.rs`), those of the threads engine (`line.rs`).
+//! Not here: idle ones (`pool.rs`), those of the threads engine (`threads/upstream_conn.rs`).
 
 use std::io::{self, ErrorKind};
 use std::net::TcpStream as StdStream;
@@ -8,7 +8,8 @@ use std::net::TcpStream as StdStream;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-use super::wire::{self, Heard};
+use crate::engine::socket;
+use crate::engine::socket::Heard;
 use crate::upstream::UpstreamId;
 
 /// A connection to an upstream. When it is dropped, it is reset if the upstream has not ended it.
@@ -34,7 +35,7 @@ impl Line {
     /// nothing has.
     pub fn has_news(&self) -> bool {
         let stream = self.stream();
-        let look = || match wire::listen_in(stream) {
+        let look = || match socket::listen_in(stream) {
             Heard::Nothing => Err(ErrorKind::WouldBlock.into()),
             Heard::End | Heard::Bytes => Ok(()),
         };
@@ -62,7 +63,7 @@ impl AsMut<TcpStream> for Line {
 impl Drop for Line {
     fn drop(&mut self) {
         if let Some(stream) = &self.stream {
-            wire::keep_no_port(stream);
+            socket::keep_no_port(stream);
         }
     }
 }

@@ -3,7 +3,14 @@
 //! The known flaw of a thread pool is that whoever waits holds a worker. Here no session waits in a
 //! worker: a worker drives a session until nothing moves, leaves it in the waiting room and takes
 //! the next one that is ready. So two workers serve any number of clients that are idle, slow or
-//! hostile. Not here: what a turn does (`drive.rs`).
+//! hostile. Not here: what a turn does (`turn.rs`).
+
+mod event_queue;
+mod handover;
+mod key;
+mod timer_wheel;
+mod upstream_conn;
+mod wakeups;
 
 use std::collections::VecDeque;
 use std::io;
@@ -16,28 +23,29 @@ use std::time::{Duration, Instant};
 
 use threadpool::ThreadPool;
 
-use super::drive::{Attached, Awake, Hands, Turn};
-use super::evict::{Activity, ActivityWord, Evictor};
-use super::gate::Pass;
-use super::key::Key;
-use super::life::{Connection, Spares};
-use super::line::{Line, LinePlace, User};
+use super::connection::{Connection, Spares};
+use super::connection_limit::Pass;
+use super::eviction::{Activity, ActivityWord, Evictor};
 use super::pipe::{Pipe, Pipes};
 use super::pool::Pool;
 use super::slab::Slab;
-use super::waiting_room::{
+use super::socket;
+use super::socket::{Heard, Socket};
+use super::threads::event_queue::{
     About, ENDS, EVICT, Events, FAILED, News, READABLE, Seat, UPSTREAM, WAKE, WRITABLE, WaitingRoom,
 };
-use super::wheel::{Tick, Wheel};
-use super::wire::{self, Heard, Socket};
-use super::woken::Woken;
+use super::threads::key::Key;
+use super::threads::timer_wheel::{Tick, Wheel};
+use super::threads::upstream_conn::{Line, LinePlace, User};
+use super::threads::wakeups::Woken;
+use super::turn::{Attached, Awake, Hands, Turn};
 use super::{At, Engine};
 use crate::free_list::UNUSED;
 use crate::lock::Lock;
+use crate::log_throttle::LogThrottle;
 use crate::session::{Direction, Side};
 use crate::shortage;
 use crate::state::ProxyState;
-use crate::telemetry::log_throttle::LogThrottle;
 use crate::upstream::UpstreamId;
 
 /// How often idle upstream connections are looked through for old ones, while there are any.
@@ -198,7 +206,7 @@ impl Engine for Threads {
                 && connection.is_busy()
             {
                 // An orderly end could look like the end of the answer.
-                wire::reset_on_close(&connection.client);
+                socket::reset_on_close(&connection.client);
                 cut += 1;
             }
         }
@@ -372,7 +380,7 @@ impl Shared {
                 Err(_) => {
                     log::error!("a session panicked and is lost; the others go on");
                     self.state.tally.panics.add_one();
-                    wire::reset_on_close(&connection.client);
+                    socket::reset_on_close(&connection.client);
                     drop(seat);
                     return self.vacate(key);
                 }
@@ -547,7 +555,7 @@ impl Hands for Hand<'_> {
     }
 
     fn acknowledge(&mut self, wire: &mut Socket) {
-        wire::acknowledge(wire);
+        socket::acknowledge(wire);
     }
 
     fn shut_down(&mut self, wire: &mut Socket) -> io::Result<()> {
@@ -555,7 +563,7 @@ impl Hands for Hand<'_> {
     }
 
     fn reset_on_close(&mut self, wire: &mut Socket) {
-        wire::reset_on_close(wire);
+        socket::reset_on_close(wire);
     }
 
     fn pipe(&mut self) -> Option<Pipe> {

@@ -1,6 +1,6 @@
 //! The accept loop: blocking, on a thread of its own, the same for every engine.
 //!
-//! Not here: what happens to a connection (`threads.rs`), how many there may be (`gate.rs`).
+//! Not here: what happens to a connection (`threads/`), how many there may be (`connection_limit.rs`).
 
 use std::cell::Cell;
 use std::io;
@@ -16,12 +16,12 @@ use rustix::net::{Shutdown, SocketFlags};
 use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 
 use super::Engine;
-use super::gate::Gate;
+use super::connection_limit::Gate;
 use crate::config::WhenFull;
 use crate::lock::Lock;
+use crate::log_throttle::LogThrottle;
 use crate::shortage;
 use crate::state::ProxyState;
-use crate::telemetry::log_throttle::LogThrottle;
 
 /// Connections that may wait to be accepted; the system may allow fewer.
 const BACKLOG: i32 = 4096;
