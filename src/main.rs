@@ -20,19 +20,19 @@ use log::{Level, info, warn};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
-use cli::Asked;
+use cli::Invocation;
 use logging::Log;
 
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os().skip(1)) {
-        Ok(Asked::Tell(text)) => {
+        Ok(Invocation::Tell(text)) => {
             // Whoever closed stdout does not want the text.
             let _ = text.print();
             ExitCode::SUCCESS
         }
-        Ok(Asked::Balance { config, verbosity }) => run(verbosity, || {
+        Ok(Invocation::Balance { config, verbosity }) => run(verbosity, || {
             let server = Server::builder().configure(|c| *c = *config).start()?;
             Ok(Running {
                 address: server.address(),
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
                 stop: Box::new(|| server.stop()),
             })
         }),
-        Ok(Asked::Demo { bind, verbosity }) => run(verbosity, move || {
+        Ok(Invocation::Demo { bind, verbosity }) => run(verbosity, move || {
             let demo = Demo::start(bind)?;
             Ok(Running {
                 address: demo.address(),

@@ -44,7 +44,7 @@ use crate::background::resolve::{ResolveThread, resolve};
 use crate::background::{Background, Stop};
 use crate::config::{Authority, BadValue, Config, EngineKind, Timeouts};
 use crate::engine::Engine;
-use crate::engine::connection_limit::Gate;
+use crate::engine::connection_limit::ConnectionLimit;
 use crate::engine::listener::{Acceptor, listen};
 use crate::engine::threads::Threads;
 use crate::engine::tokio::Tasks;
@@ -69,7 +69,7 @@ pub struct Server {
 struct Running {
     state: Arc<ProxyState>,
     acceptor: Acceptor,
-    gate: Arc<Gate>,
+    connection_limit: Arc<ConnectionLimit>,
     engine: Arc<dyn Engine>,
     // They stop when they are dropped.
     _health_check: HealthCheckThread,
@@ -236,7 +236,7 @@ impl Running {
         self.engine.wake_all();
         self.acceptor.stop(until);
         self.engine.wake_all();
-        self.gate.wait_until_empty(until.saturating_duration_since(Instant::now()));
+        self.connection_limit.wait_until_empty(until.saturating_duration_since(Instant::now()));
         let cut = self.engine.end() as u64;
         self.state.errors.tell_pending(true, Instant::now());
         let stats = self.stats();
@@ -249,7 +249,7 @@ impl Running {
     }
 
     fn stats(&self) -> Stats {
-        self.state.tally.stats(self.state.upstreams.failed_open())
+        self.state.counters.stats(self.state.upstreams.failed_open())
     }
 }
 
@@ -300,8 +300,8 @@ impl Builder {
         let descriptors = raise_descriptor_limit();
         let most = most_connections(config.limits.connections, descriptors);
         config.limits.connections = Some(most);
-        let gate = Gate::new(most);
-        let places = Gate::places(most);
+        let connection_limit = ConnectionLimit::new(most);
+        let places = ConnectionLimit::places(most);
         let workers = config.threads.unwrap_or_else(num_cpus::get).max(1);
         let engine_kind = config.engine;
 
@@ -320,10 +320,11 @@ impl Builder {
             ),
         };
         log::info!("{}", told_at_start(&state, address, workers));
-        let acceptor = Acceptor::start(listener, gate.clone(), state.clone(), engine.clone());
+        let acceptor =
+            Acceptor::start(listener, connection_limit.clone(), state.clone(), engine.clone());
         let running = Running {
             acceptor: acceptor.map_err(system("start the accept thread"))?,
-            gate,
+            connection_limit,
             engine,
             _health_check: HealthCheckThread::start(state.clone())
                 .map_err(system("start the health-check thread"))?,

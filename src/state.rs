@@ -23,7 +23,7 @@ pub struct ProxyState {
     /// How many requests may be sent twice.
     pub budget: Budget,
     /// What happened so far.
-    pub tally: Tally,
+    pub counters: Counters,
     /// What clients were answered by us because something went wrong.
     pub errors: ErrorLog,
     stopping: AtomicBool,
@@ -41,7 +41,7 @@ impl ProxyState {
             upstreams,
             limiter,
             budget,
-            tally: Tally::default(),
+            counters: Counters::default(),
             errors: ErrorLog::default(),
             stopping: AtomicBool::new(false),
             crowded: AtomicBool::new(false),
@@ -74,7 +74,7 @@ impl ProxyState {
 /// Counts since the start; each is a number of exchanges unless its name says otherwise. An exchange
 /// that is over is in exactly one of the first five.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct Counters {
     /// Whole answers of upstreams, by the first digit of their status; 1 is a tunnel.
     pub answered: [Count; 6],
     /// Whole answers of ours to what no upstream was asked for: 4xx, 501, 505, `OPTIONS` for us.
@@ -93,7 +93,7 @@ pub struct Tally {
     pub panics: Count,
 }
 
-impl Tally {
+impl Counters {
     /// A client got a whole answer. `is_own`: it was ours.
     pub fn count_answer(&self, status: u16, is_own: bool) {
         let count = match status {

@@ -106,7 +106,7 @@ fn allocations_of_a_handover() -> usize {
             put(Some(buffer));
             let mut resting = Buffer::default();
             resting.push(b"bytes");
-            resting.rest();
+            resting.release_memory();
             put(Some(resting));
         });
         put(None);

@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use balancebeam::config::Policy;
-use balancebeam::upstream::health::Seen;
+use balancebeam::upstream::health::Observation;
 use balancebeam::upstream::{UpstreamId, Upstreams};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion};
@@ -42,7 +42,7 @@ pub fn all(criterion: &mut Criterion) {
     }
     for number in NUMBERS {
         let (_, upstreams) = upstreams(number, |config| config.health.interval = None);
-        upstreams.observe(UpstreamId(number / 2), Seen::NoConnection, now);
+        upstreams.observe(UpstreamId(number / 2), Observation::NoConnection, now);
         measure(&mut group, &format!("round robin, {number}, one ejected"), &upstreams, &[], now);
     }
     group.finish();

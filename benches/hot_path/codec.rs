@@ -75,7 +75,7 @@ pub fn all(criterion: &mut Criterion) {
             from.push(format!("{chunk:x}\r\n{}\r\n", "b".repeat(chunk)).as_bytes());
         }
         from.push(b"0\r\n\r\n");
-        from.hold();
+        from.retain();
         let mut to = Buffer::default();
         group.throughput(Throughput::Bytes(BODY as u64));
         group.bench_function(format!("16 KiB in chunks of {chunk}"), |bencher| {

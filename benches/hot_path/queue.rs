@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 use std::time::Instant;
 
-use balancebeam::upstream::health::Seen;
+use balancebeam::upstream::health::Observation;
 use balancebeam::upstream::{TicketStatus, Waiting};
 use balancebeam::upstream::{UpstreamId, Upstreams};
 use criterion::Criterion;
@@ -54,9 +54,9 @@ pub fn all(criterion: &mut Criterion) {
         });
         let now = Instant::now();
         let _room = upstreams.pick(&[UpstreamId(1)], now).expect("there is room for one");
-        upstreams.observe(UpstreamId(1), Seen::NoConnection, now);
+        upstreams.observe(UpstreamId(1), Observation::NoConnection, now);
         // One that has been at another upstream, as after a connection that broke.
-        let _again = upstreams.wait_for_room(Ipv4Addr::BROADCAST.into(), &[UpstreamId(1)]);
+        let _again = upstreams.wait_for_capacity(Ipv4Addr::BROADCAST.into(), &[UpstreamId(1)]);
         let mut clients = 0..;
         let mut join = || ask(&upstreams, clients.next().unwrap_or(0));
         let mut waiting: VecDeque<_> = (0..number).map(|_| join()).collect();
@@ -75,5 +75,5 @@ pub fn all(criterion: &mut Criterion) {
 
 fn ask(upstreams: &Upstreams, client: usize) -> Waiting {
     let client = Ipv4Addr::from(client as u32).into();
-    upstreams.wait_for_room(client, &[]).expect("somebody else gives way")
+    upstreams.wait_for_capacity(client, &[]).expect("somebody else gives way")
 }

@@ -69,10 +69,10 @@ struct Desk {
     /// Wakes the connection that has waited longest, so that all of them are used in turn.
     bell: Notify,
     over: RefCell<bool>,
-    tally: RefCell<Tally>,
+    counters: RefCell<Counters>,
 }
 
-struct Tally {
+struct Counters {
     /// How late the load was by its own fault: waiting for a free connection is not.
     lag_us: Histogram<u64>,
     latency_us: Histogram<u64>,
@@ -95,12 +95,12 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     let latency_us = Histogram::new_with_bounds(1, 2 * timeout.as_micros() as u64 + 1_000_000, 3)
         .map_err(|error| format!("no histogram: {error}"))?;
     let lag_us = latency_us.clone();
-    let tally = Tally::new(lag_us, latency_us);
+    let counters = Counters::new(lag_us, latency_us);
     let desk = Rc::new(Desk {
         due: RefCell::default(),
         bell: Notify::new(),
         over: RefCell::new(false),
-        tally: RefCell::new(tally),
+        counters: RefCell::new(counters),
     });
     let clients = match options.warm {
         true => client::warm(options.connections, &target).await?,
@@ -116,7 +116,7 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     for client in clients {
         client.await.map_err(|error| format!("a connection's task failed: {error}"))?;
     }
-    println!("{}", report(&desk.tally.borrow(), &options, start));
+    println!("{}", report(&desk.counters.borrow(), &options, start));
     Ok(())
 }
 
@@ -190,7 +190,7 @@ async fn serve(mut client: Client, desk: Rc<Desk>, target: Rc<Target>, timeout: 
             continue;
         };
         let waited = free.saturating_duration_since(due.seen);
-        desk.tally.borrow_mut().count_lag(due.at.elapsed().saturating_sub(waited));
+        desk.counters.borrow_mut().count_lag(due.at.elapsed().saturating_sub(waited));
         let deadline = tokio::time::Instant::from_std(due.at + timeout);
         let result = match tokio::time::timeout_at(deadline, client.exchange(&target)).await {
             Ok(result) => result,
@@ -200,14 +200,14 @@ async fn serve(mut client: Client, desk: Rc<Desk>, target: Rc<Target>, timeout: 
             }
         };
         let is_over = *desk.over.borrow();
-        desk.tally.borrow_mut().count(result, due.at, is_over);
+        desk.counters.borrow_mut().count(result, due.at, is_over);
         free = Instant::now();
     }
 }
 
-impl Tally {
-    fn new(lag_us: Histogram<u64>, latency_us: Histogram<u64>) -> Tally {
-        Tally {
+impl Counters {
+    fn new(lag_us: Histogram<u64>, latency_us: Histogram<u64>) -> Counters {
+        Counters {
             lag_us,
             latency_us,
             body_bytes: 0,
@@ -240,10 +240,13 @@ impl Tally {
     }
 }
 
-fn report(tally: &Tally, options: &Options, start: Instant) -> String {
-    let at = |quantile| tally.latency_us.value_at_quantile(quantile);
-    let errors: Vec<_> =
-        tally.wrong.iter().map(|(wrong, count)| format!("\"{}\":{count}", wrong.name())).collect();
+fn report(counters: &Counters, options: &Options, start: Instant) -> String {
+    let at = |quantile| counters.latency_us.value_at_quantile(quantile);
+    let errors: Vec<_> = counters
+        .wrong
+        .iter()
+        .map(|(wrong, count)| format!("\"{}\":{count}", wrong.name()))
+        .collect();
     format!(
         "{{\"rate\":{},\"seconds\":{},\"good\":{},\"good_in_time\":{},\
          \"body_bytes\":{},\"errors\":{{{}}},\"late\":{},\"trouble_seconds\":{:.3},\
@@ -251,16 +254,18 @@ fn report(tally: &Tally, options: &Options, start: Instant) -> String {
          \"lag_p99_us\":{}}}",
         options.rate,
         options.seconds,
-        tally.latency_us.len(),
-        tally.good_in_time,
-        tally.body_bytes,
+        counters.latency_us.len(),
+        counters.good_in_time,
+        counters.body_bytes,
         errors.join(","),
-        tally.late,
-        tally.last_trouble.map_or(0.0, |last| last.saturating_duration_since(start).as_secs_f64()),
+        counters.late,
+        counters
+            .last_trouble
+            .map_or(0.0, |last| last.saturating_duration_since(start).as_secs_f64()),
         at(0.5),
         at(0.99),
         at(0.999),
-        tally.latency_us.max(),
-        tally.lag_us.value_at_quantile(0.99)
+        counters.latency_us.max(),
+        counters.lag_us.value_at_quantile(0.99)
     )
 }

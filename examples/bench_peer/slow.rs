@@ -45,7 +45,7 @@ pub struct Options {
 
 /// What became of one kind of client.
 #[derive(Default)]
-struct Tally {
+struct Counters {
     open: u64,
     most_open: u64,
     connected: u64,
@@ -57,7 +57,7 @@ struct Tally {
     bytes: u64,
 }
 
-impl Tally {
+impl Counters {
     fn opened(&mut self) {
         self.connected += 1;
         self.open += 1;
@@ -89,16 +89,16 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     let all = options.heads + options.reads;
     allow_descriptors(all as usize)?;
     let target = Rc::new(Target::of(&options.url, true)?);
-    let tallies: [Rc<RefCell<Tally>>; 2] = Default::default();
+    let tallies: [Rc<RefCell<Counters>>; 2] = Default::default();
     let [heads, reads] = &tallies;
     for number in 0..all {
         // Readers are spread among the others.
         let is_read = |n: u32| u64::from(n) * u64::from(options.reads) / u64::from(all);
-        let (kind, tally) = match is_read(number + 1) > is_read(number) {
+        let (kind, counters) = match is_read(number + 1) > is_read(number) {
             true => (Kind::Read, reads.clone()),
             false => (Kind::Head, heads.clone()),
         };
-        tokio::task::spawn_local(live(kind, number, RAMP * number / all, target.clone(), tally));
+        tokio::task::spawn_local(live(kind, number, RAMP * number / all, target.clone(), counters));
     }
     let start = Instant::now();
     let open = || [heads.borrow().open, reads.borrow().open];
@@ -120,27 +120,27 @@ async fn live(
     number: u32,
     begin: Duration,
     target: Rc<Target>,
-    tally: Rc<RefCell<Tally>>,
+    counters: Rc<RefCell<Counters>>,
 ) {
     sleep(begin).await;
     let from = Ipv4Addr::new(127, 0, 1, (number % SOURCES + 1) as u8);
     loop {
         match connect(kind, from, target.address()).await {
             Ok(stream) => {
-                tally.borrow_mut().opened();
+                counters.borrow_mut().opened();
                 let came = match kind {
                     Kind::Head => send_slowly(stream).await,
-                    Kind::Read => read_slowly(stream, &target, &tally).await,
+                    Kind::Read => read_slowly(stream, &target, &counters).await,
                 };
-                let mut tally = tally.borrow_mut();
-                tally.open -= 1;
+                let mut counters = counters.borrow_mut();
+                counters.open -= 1;
                 if came {
-                    tally.answered += 1;
+                    counters.answered += 1;
                 } else {
-                    tally.ended += 1;
+                    counters.ended += 1;
                 }
             }
-            Err(_) => tally.borrow_mut().refused += 1,
+            Err(_) => counters.borrow_mut().refused += 1,
         }
         sleep(PERIOD).await;
     }
@@ -179,7 +179,7 @@ async fn send_slowly(mut stream: TcpStream) -> bool {
 }
 
 /// Asks, and reads 1 KiB each second until the other side ends it; tells whether anything came.
-async fn read_slowly(mut stream: TcpStream, target: &Target, tally: &RefCell<Tally>) -> bool {
+async fn read_slowly(mut stream: TcpStream, target: &Target, counters: &RefCell<Counters>) -> bool {
     if stream.write_all(&target.request()).await.is_err() {
         return false;
     }
@@ -191,7 +191,7 @@ async fn read_slowly(mut stream: TcpStream, target: &Target, tally: &RefCell<Tal
         match stream.read(&mut room).await {
             Ok(count @ 1..) => {
                 came = true;
-                tally.borrow_mut().bytes += count as u64;
+                counters.borrow_mut().bytes += count as u64;
             }
             _ => return came,
         }

@@ -2,8 +2,8 @@
 
 use balancebeam::buffer::Buffer;
 use balancebeam::http1::body::{Decoder, Encoder, Flow, Transfer};
-use balancebeam::http1::piece::Piece;
 use balancebeam::http1::chunked::Chunked;
+use balancebeam::http1::piece::Piece;
 use balancebeam::http1::rewrite::TrailerRules;
 
 use crate::Pieces;

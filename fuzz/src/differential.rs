@@ -20,7 +20,7 @@
 
 use crate::Pieces;
 use crate::hyper_reader;
-use crate::in_memory::{Exchange, Seen, drive};
+use crate::in_memory::{Exchange, Observation, drive};
 use crate::reader::{self, Read, Request};
 
 /// Bytes of chunk extensions that hyper reads in one body.
@@ -39,7 +39,7 @@ pub fn check(input: &[u8]) {
 }
 
 /// What of exchanges may not depend on how the bytes were cut.
-fn told(seen: &Seen) -> Vec<(u16, Option<[&[u8]; 3]>)> {
+fn told(seen: &Observation) -> Vec<(u16, Option<[&[u8]; 3]>)> {
     seen.exchanges
         .iter()
         .map(|exchange| {
@@ -50,7 +50,7 @@ fn told(seen: &Seen) -> Vec<(u16, Option<[&[u8]; 3]>)> {
 }
 
 /// The client gets one final answer for each exchange, in order, and nothing else.
-fn check_answers(seen: &Seen) {
+fn check_answers(seen: &Observation) {
     let mut rest = &seen.client[..];
     let last = seen.exchanges.len();
     for (place, exchange) in seen.exchanges.iter().enumerate() {
@@ -75,7 +75,7 @@ fn check_answers(seen: &Seen) {
 }
 
 /// What was forwarded stands at the same place in what the others read.
-fn check_place(input: &[u8], seen: &Seen) {
+fn check_place(input: &[u8], seen: &Observation) {
     let (simple, simple_end) = reader::requests(input);
     let (hyper, hyper_end) = hyper_reader::requests(input);
     for (place, exchange) in seen.exchanges.iter().enumerate() {
@@ -128,7 +128,7 @@ fn forwarded_target(original: &Request) -> Vec<u8> {
 }
 
 /// Both readers find in what was written exactly what was meant.
-fn check_output(seen: &Seen) {
+fn check_output(seen: &Observation) {
     let mut meant = seen.exchanges.iter().filter_map(|exchange| exchange.forwarded.as_ref());
     for connection in &seen.connections {
         let (simple, end) = reader::requests(connection);

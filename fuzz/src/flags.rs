@@ -14,7 +14,7 @@ use balancebeam::config::{Authority, Config, StatusSet};
 use balancebeam::state::ProxyState;
 use balancebeam::upstream::Upstreams;
 
-use cli::Asked;
+use cli::Invocation;
 
 #[path = "../../src/cli/mod.rs"]
 mod cli;
@@ -36,12 +36,14 @@ pub fn check(input: &[u8]) {
             assert!(!line.trim().is_empty(), "a refusal says why");
             assert!(!line.chars().any(char::is_control), "a refusal is one line: {line:?}");
         }
-        Ok(Asked::Tell(text)) => assert!(!text.to_string().is_empty(), "there is a text to show"),
-        Ok(Asked::Demo { bind, verbosity }) => {
+        Ok(Invocation::Tell(text)) => {
+            assert!(!text.to_string().is_empty(), "there is a text to show")
+        }
+        Ok(Invocation::Demo { bind, verbosity }) => {
             assert_eq!(bind.to_string().parse(), Ok(bind), "an address");
             assert!(usize::from(verbosity) <= input.len(), "each -v was typed");
         }
-        Ok(Asked::Balance { config, verbosity }) => {
+        Ok(Invocation::Balance { config, verbosity }) => {
             assert!(usize::from(verbosity) <= input.len(), "each -v was typed");
             check_config(*config);
         }

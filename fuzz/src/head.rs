@@ -140,7 +140,7 @@ fn check_request(bytes: &[u8], head: &RequestHead<'_>) {
             upstream_host: bits & 2 == 2,
         };
         let mut out = Buffer::default();
-        out.hold();
+        out.retain();
         if let Some(slot) = rewrite::request(head, &rules, &mut out) {
             out.replace(slot.at, slot.len, UPSTREAM);
         }

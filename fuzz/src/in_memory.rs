@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use balancebeam::Config;
-use balancebeam::session::{Next, Outcome, Session, Side, Wants};
+use balancebeam::session::{ExchangeOutcome, Next, Session, Side, Wants};
 use balancebeam::state::ProxyState;
 use balancebeam::upstream::Upstreams;
 
@@ -22,7 +22,7 @@ const STEPS: usize = 1_000;
 #[derive(Debug, PartialEq, Eq)]
 pub struct Exchange {
     pub status: u16,
-    pub outcome: Outcome,
+    pub outcome: ExchangeOutcome,
     /// Bytes of the request's body, as the session counts them.
     pub body_len: u64,
     /// What an upstream got of it, if it got all.
@@ -31,7 +31,7 @@ pub struct Exchange {
 
 /// What has come of one client's bytes.
 #[derive(Debug, Default)]
-pub struct Seen {
+pub struct Observation {
     pub exchanges: Vec<Exchange>,
     /// What was written to each upstream connection.
     pub connections: Vec<Vec<u8>>,
@@ -52,11 +52,11 @@ struct Driver<'a> {
     /// What the upstream has to say.
     says: Vec<u8>,
     forwarded: Option<Request>,
-    seen: Seen,
+    seen: Observation,
 }
 
 /// Sends `bytes` to a session in pieces, of which `piece` tells the length, and then an end.
-pub fn drive(bytes: &[u8], mut piece: impl FnMut(usize) -> usize) -> Seen {
+pub fn drive(bytes: &[u8], mut piece: impl FnMut(usize) -> usize) -> Observation {
     let now = Instant::now();
     let address = SocketAddr::from(([127, 0, 0, 1], 80));
     let config = Config { upstreams: vec![address.into()], ..Config::default() };
@@ -73,7 +73,7 @@ pub fn drive(bytes: &[u8], mut piece: impl FnMut(usize) -> usize) -> Seen {
         answered: 0,
         says: Vec::new(),
         forwarded: None,
-        seen: Seen::default(),
+        seen: Observation::default(),
     };
     for _ in 0..STEPS + STEPS_A_BYTE * bytes.len() {
         if driver.step(&mut piece) {

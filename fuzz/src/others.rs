@@ -37,7 +37,7 @@ impl Others {
     pub fn wait(&mut self, state: &ProxyState, client: u8) {
         let client = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7 + client % CLIENTS));
         if self.waiting.len() < MOST_WAITING {
-            self.waiting.extend(state.upstreams.wait_for_room(client, &[]));
+            self.waiting.extend(state.upstreams.wait_for_capacity(client, &[]));
         }
     }
 

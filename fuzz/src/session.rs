@@ -37,7 +37,7 @@ use std::time::Duration;
 use arbitrary::Unstructured;
 use balancebeam::Config;
 use balancebeam::session::{ConnectFailure, Direction, Side};
-use balancebeam::upstream::health::Seen;
+use balancebeam::upstream::health::Observation;
 
 use crate::world::World;
 
@@ -92,21 +92,21 @@ const THEIR_FAULT: [ErrorKind; 4] = [
 const OUR_FAULT: [ErrorKind; 3] =
     [ErrorKind::AddrNotAvailable, ErrorKind::OutOfMemory, ErrorKind::Other];
 
-const SEEN: [Seen; 14] = [
-    Seen::ProbePassed,
-    Seen::Served,
-    Seen::TrialServed,
-    Seen::BadStatus(500),
-    Seen::ProbeUnanswered,
-    Seen::ProbeClosed,
-    Seen::Broken { client: 1 },
-    Seen::NoConnection,
-    Seen::ConnectTimedOut,
-    Seen::ServerError(500),
-    Seen::TooLate,
-    Seen::Malformed("x"),
-    Seen::MalformedBody("x"),
-    Seen::ProbeMalformed("x"),
+const SEEN: [Observation; 14] = [
+    Observation::ProbePassed,
+    Observation::Served,
+    Observation::TrialServed,
+    Observation::BadStatus(500),
+    Observation::ProbeUnanswered,
+    Observation::ProbeClosed,
+    Observation::Broken { client: 1 },
+    Observation::NoConnection,
+    Observation::ConnectTimedOut,
+    Observation::ServerError(500),
+    Observation::TooLate,
+    Observation::Malformed("x"),
+    Observation::MalformedBody("x"),
+    Observation::ProbeMalformed("x"),
 ];
 
 pub fn check(input: &[u8]) {
@@ -214,7 +214,7 @@ fn event(world: &mut World, code: u8, program: &mut Unstructured<'_>) {
             world.probe(usize::from(which), SEEN[usize::from(what) % SEEN.len()]);
         }
         26 => world.begin_again(),
-        27 => world.session.rest(),
+        27 => world.session.release_memory(),
         28 => world.shut_down(),
         29 => world.others.take_all(&world.state, world.now),
         30 => world.others.finish_one(),

@@ -13,7 +13,7 @@ use balancebeam::Config;
 use balancebeam::buffer;
 use balancebeam::session::{ConnectFailure, Direction, Idle, Next, Session, Side, Splice, Wants};
 use balancebeam::state::ProxyState;
-use balancebeam::upstream::health::Seen;
+use balancebeam::upstream::health::Observation;
 use balancebeam::upstream::{UpstreamId, Upstreams};
 
 use crate::others::Others;
@@ -306,7 +306,7 @@ impl World {
         }
         self.session.sent(Side::Client, 0, self.now);
         self.session.sent(Side::Upstream, 0, self.now);
-        self.session.rest();
+        self.session.release_memory();
     }
 
     fn splice(&self) -> Option<Splice> {
@@ -325,7 +325,7 @@ impl World {
         let Some(Splice { to, .. }) = self.splice() else { return };
         let len = self.session.output(to).len();
         if self.piped.is_none() && len > 0 {
-            self.session.poured(to, len);
+            self.session.staged(to, len);
             self.piped = Some((to, len));
         }
     }
@@ -337,7 +337,7 @@ impl World {
         let is_first = self.piped.is_some() || self.session.output(to).is_empty();
         if len > 0 && is_first && !self.has_ended[to.other() as usize] {
             let there = self.piped.map_or(0, |(_, len)| len);
-            self.session.taken(to.other(), len, self.now);
+            self.session.spliced_in(to.other(), len, self.now);
             let is_up = to == Side::Upstream;
             *(if is_up { &mut self.reached.spliced_up } else { &mut self.reached.spliced_down }) +=
                 1;
@@ -351,7 +351,7 @@ impl World {
         let Some(Splice { to, most }) = self.splice() else { return };
         if most > 0 && !self.has_ended[to.other() as usize] {
             self.has_ended[to.other() as usize] = true;
-            self.session.taken(to.other(), 0, self.now);
+            self.session.spliced_in(to.other(), 0, self.now);
         }
     }
 
@@ -359,12 +359,12 @@ impl World {
         let Some((to, there)) = self.piped else { return };
         let len = len.clamp(1, there);
         if self.closed.is_none() && !self.is_deaf[to as usize] && self.link_serves(to) {
-            self.session.passed(to, len, self.now);
+            self.session.spliced_out(to, len, self.now);
             self.piped = (len < there).then_some((to, there - len));
         }
     }
 
-    pub fn probe(&mut self, which: usize, seen: Seen) {
+    pub fn probe(&mut self, which: usize, seen: Observation) {
         let id = UpstreamId(which % self.state.upstreams.all().len());
         self.state.upstreams.observe(id, seen, self.now);
     }

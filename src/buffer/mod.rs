@@ -45,7 +45,7 @@ struct Memory {
     store: Store,
     start: usize,
     end: usize,
-    holds: bool,
+    retains: bool,
 }
 
 impl Buffer {
@@ -105,32 +105,32 @@ impl Buffer {
     pub fn consume(&mut self, n: usize) {
         let Some(memory) = &mut self.0 else { return };
         memory.start = (memory.start + n).min(memory.end);
-        if memory.start == memory.end && !memory.holds {
+        if memory.start == memory.end && !memory.retains {
             (memory.start, memory.end) = (0, 0);
         }
     }
 
     /// Keeps what is consumed from now on. The bytes before are gone.
-    pub fn hold(&mut self) {
+    pub fn retain(&mut self) {
         let memory = self.0.get_or_insert_with(|| pool::take(AT_WORK));
         memory.move_to_front();
-        memory.holds = true;
+        memory.retains = true;
     }
 
     /// Whether everything since `hold` is still there.
-    pub fn holds(&self) -> bool {
-        self.0.as_ref().is_some_and(|memory| memory.holds)
+    pub fn retains(&self) -> bool {
+        self.0.as_ref().is_some_and(|memory| memory.retains)
     }
 
     /// Whether it holds and can go on doing so.
-    pub fn can_hold_more(&self) -> bool {
-        self.0.as_ref().is_some_and(|memory| memory.holds && !memory.must_move())
+    pub fn can_retain_more(&self) -> bool {
+        self.0.as_ref().is_some_and(|memory| memory.retains && !memory.must_move())
     }
 
     /// Ends the hold.
-    pub fn let_go(&mut self) {
+    pub fn end_retain(&mut self) {
         if let Some(memory) = &mut self.0 {
-            memory.holds = false;
+            memory.retains = false;
         }
         self.consume(0);
     }
@@ -138,16 +138,16 @@ impl Buffer {
     /// Offers everything since `hold` again; only while it `holds`.
     pub fn rewind(&mut self) {
         if let Some(memory) = &mut self.0
-            && memory.holds
+            && memory.retains
         {
             memory.start = 0;
         }
     }
 
     /// Everything since `hold`, consumed or not; only while it `holds`.
-    pub fn held(&self) -> &[u8] {
+    pub fn retained(&self) -> &[u8] {
         match &self.0 {
-            Some(memory) if memory.holds => &memory.store[..memory.end],
+            Some(memory) if memory.retains => &memory.store[..memory.end],
             _ => &[],
         }
     }
@@ -177,14 +177,14 @@ impl Buffer {
     }
 
     /// Nothing will go in or out for a while: keeps no more memory than its bytes need.
-    pub fn rest(&mut self) {
+    pub fn release_memory(&mut self) {
         let Some(memory) = &mut self.0 else { return };
-        if memory.is_empty() && !memory.holds {
+        if memory.is_empty() && !memory.retains {
             self.clear();
         } else if let Some(number) = SIZES.iter().position(|size| *size >= memory.used())
             && SIZES[number] < memory.store.len()
         {
-            if !memory.holds {
+            if !memory.retains {
                 memory.move_to_front();
             }
             memory.move_into(number);
@@ -196,7 +196,7 @@ impl Buffer {
         memory.move_into(AT_WORK);
         if memory.must_move() {
             memory.move_to_front();
-            memory.holds = false;
+            memory.retains = false;
         }
         memory
     }
@@ -204,7 +204,7 @@ impl Buffer {
 
 impl Memory {
     fn new(size: usize) -> Box<Self> {
-        Box::new(Memory { store: Store::new(size), start: 0, end: 0, holds: false })
+        Box::new(Memory { store: Store::new(size), start: 0, end: 0, retains: false })
     }
 
     fn is_empty(&self) -> bool {
@@ -213,7 +213,7 @@ impl Memory {
 
     /// Bytes that must be kept.
     fn used(&self) -> usize {
-        if self.holds { self.end } else { self.end - self.start }
+        if self.retains { self.end } else { self.end - self.start }
     }
 
     /// Bytes it has room for once it is at work.
@@ -230,14 +230,14 @@ impl Memory {
         }
         let mut other = pool::take(number);
         other.store[..self.end].copy_from_slice(&self.store[..self.end]);
-        (other.start, other.end, other.holds) = (self.start, self.end, self.holds);
+        (other.start, other.end, other.retains) = (self.start, self.end, self.retains);
         pool::keep(std::mem::replace(self, other));
     }
 
     /// Moving is worth it when the room behind is used up, or small beside what has to be moved.
     fn must_move(&self) -> bool {
         let behind = self.size() - self.end;
-        self.start > 0 && behind < if self.holds { LEAST_ROOM } else { SIZE / 4 }
+        self.start > 0 && behind < if self.retains { LEAST_ROOM } else { SIZE / 4 }
     }
 
     fn move_to_front(&mut self) {
@@ -286,7 +286,7 @@ mod tests {
     #[test]
     fn held_bytes_can_be_read_again_until_the_room_is_needed() {
         let mut buffer = with(b"request");
-        buffer.hold();
+        buffer.retain();
         buffer.consume(7);
         buffer.push(b" body");
         buffer.rewind();
@@ -294,15 +294,15 @@ mod tests {
         buffer.consume(12);
         let rest = buffer.room();
         buffer.push(&vec![1; rest]);
-        assert!(buffer.holds());
+        assert!(buffer.retains());
         assert_eq!(buffer.space().len(), 12, "the room of what was consumed");
-        assert!(!buffer.holds());
+        assert!(!buffer.retains());
     }
 
     #[test]
     fn a_part_of_a_held_head_can_be_replaced() {
         let mut buffer = with(b"Host: a\r\n\r\nbody");
-        buffer.hold();
+        buffer.retain();
         buffer.replace(6, 1, b"longer");
         assert_eq!(buffer.unread(), b"Host: longer\r\n\r\nbody");
         buffer.replace(6, 6, b"");
@@ -312,10 +312,10 @@ mod tests {
     #[test]
     fn memory_that_is_given_back_is_used_again_and_an_empty_buffer_has_none() {
         let mut buffer = with(b"x");
-        buffer.rest();
+        buffer.release_memory();
         assert_eq!(buffer.memory(), SMALL, "it is not empty");
         buffer.consume(1);
-        buffer.rest();
+        buffer.release_memory();
         assert_eq!(buffer.memory(), 0);
         assert_eq!(buffer.room(), SIZE);
     }
@@ -325,16 +325,16 @@ mod tests {
         let mut buffer = with(b"gone");
         buffer.consume(4);
         buffer.push(b"request");
-        buffer.hold();
+        buffer.retain();
         buffer.consume(3);
-        for holds in [true, false] {
-            buffer.rest();
+        for retains in [true, false] {
+            buffer.release_memory();
             assert_eq!(buffer.memory(), SMALL);
             let room = buffer.room();
-            assert_eq!((buffer.unread(), buffer.holds()), (&b"uest"[..], holds));
+            assert_eq!((buffer.unread(), buffer.retains()), (&b"uest"[..], retains));
             assert_eq!(buffer.space().len(), room);
-            assert_eq!((buffer.unread(), buffer.holds()), (&b"uest"[..], holds));
-            buffer.let_go();
+            assert_eq!((buffer.unread(), buffer.retains()), (&b"uest"[..], retains));
+            buffer.end_retain();
         }
     }
 
@@ -346,15 +346,15 @@ mod tests {
                 let gone = 10.min(SIZE - len);
                 let mut buffer = with(&vec![1; len + gone]);
                 buffer.consume(gone);
-                buffer.rest();
+                buffer.release_memory();
                 assert_eq!((buffer.memory(), buffer.len()), (size, len), "of what is left");
                 buffer.consume(len);
-                buffer.rest();
+                buffer.release_memory();
                 assert_eq!(buffer.memory(), 0);
-                buffer.hold();
+                buffer.retain();
                 buffer.push(&vec![1; len]);
                 buffer.consume(len);
-                buffer.rest();
+                buffer.release_memory();
                 assert_eq!(buffer.memory(), size, "what is held counts");
                 buffer.rewind();
                 assert_eq!(buffer.unread(), vec![1; len]);
@@ -365,8 +365,8 @@ mod tests {
     #[test]
     fn a_held_head_that_rests_can_be_changed() {
         let mut buffer = with(b"Host: a");
-        buffer.hold();
-        buffer.rest();
+        buffer.retain();
+        buffer.release_memory();
         buffer.replace(6, 1, &[b'b'; SMALL]);
         assert_eq!(buffer.len(), 6 + SMALL);
     }

@@ -68,12 +68,12 @@ thread_local! {
 
 /// Memory of one of `SIZES`: what this thread has kept, or another one, or new.
 pub(super) fn take(number: usize) -> Box<Memory> {
-    let stock = &STOCKS[number];
+    let pool = &STOCKS[number];
     let kept = KEPT.with_borrow_mut(|kept| {
         let kept = &mut kept[number];
         if kept.is_empty() {
-            let mut together = stock.kept_together.lock();
-            for _ in 0..stock.handed_over() {
+            let mut together = pool.kept_together.lock();
+            for _ in 0..pool.handed_over() {
                 let Some(memory) = together.take() else { break };
                 kept.give(memory);
             }
@@ -88,15 +88,15 @@ pub(super) fn keep(mut memory: Box<Memory>) {
     let Some(number) = SIZES.iter().position(|size| *size == memory.store.len()) else {
         return;
     };
-    let stock = &STOCKS[number];
-    (memory.start, memory.end, memory.holds) = (0, 0, false);
+    let pool = &STOCKS[number];
+    (memory.start, memory.end, memory.retains) = (0, 0, false);
     KEPT.with_borrow_mut(|kept| {
         let kept = &mut kept[number];
-        if kept.len() >= stock.by_thread {
-            let mut together = stock.kept_together.lock();
-            for _ in 0..stock.handed_over() {
+        if kept.len() >= pool.by_thread {
+            let mut together = pool.kept_together.lock();
+            for _ in 0..pool.handed_over() {
                 let Some(oldest) = kept.take_oldest() else { break };
-                if together.len() < stock.together {
+                if together.len() < pool.together {
                     together.give(oldest);
                 }
             }
@@ -109,15 +109,15 @@ pub(super) fn keep(mut memory: Box<Memory>) {
 /// anything is still kept.
 pub(super) fn give_back_unused(now: Instant) -> bool {
     let mut is_any = false;
-    for (number, stock) in STOCKS.iter().enumerate() {
+    for (number, pool) in STOCKS.iter().enumerate() {
         is_any |= KEPT.with_borrow_mut(|kept| {
             while kept[number].take_unused(now).is_some() {}
             !kept[number].is_empty()
         });
-        let unused = || stock.kept_together.lock().take_unused(now);
+        let unused = || pool.kept_together.lock().take_unused(now);
         // Each one is dropped after the lock is released: other threads may wait for it.
         while unused().is_some() {}
-        is_any |= !stock.kept_together.lock().is_empty();
+        is_any |= !pool.kept_together.lock().is_empty();
     }
     is_any
 }

@@ -13,8 +13,8 @@ use balancebeam::server::StartError;
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use super::values::{
-    Seconds, Size, Trust, TrustList, Words, host, listen_address, path, percent, seconds,
-    seconds_or_off, size, trust, typed, upstream, whole, word,
+    Seconds, Size, Trust, TrustList, Words, host, listen_address, name_of, path, percent, seconds,
+    seconds_or_off, size, trust, upstream, whole, word,
 };
 
 const ENGINES: Words<EngineKind> =
@@ -96,7 +96,7 @@ struct Listening {
     bind: SocketAddr,
     /// How connections are driven
     #[arg(long, value_name = "ENGINE", value_parser = word(ENGINES),
-          default_value = typed(ENGINES, Config::default().engine))]
+          default_value = name_of(ENGINES, Config::default().engine))]
     engine: EngineKind,
     /// Worker threads [default: one a CPU]
     #[arg(long, value_name = "N", value_parser = whole::<usize>(1..=MOST_THREADS))]
@@ -111,7 +111,7 @@ struct Upstreams {
     upstream: Vec<Authority>,
     /// How one of them is chosen
     #[arg(long, value_name = "POLICY", value_parser = word(POLICIES),
-          default_value = typed(POLICIES, Config::default().policy))]
+          default_value = name_of(POLICIES, Config::default().policy))]
     policy: Policy,
 }
 
@@ -190,7 +190,7 @@ struct LimitFlags {
     /// What happens to one more if no silent connection can be closed for it: it waits in the listen
     /// queue, or is answered 503
     #[arg(long, value_name = "CHOICE", hide_short_help = true, value_parser = word(WHEN_FULL),
-          default_value = typed(WHEN_FULL, Limits::default().when_full))]
+          default_value = name_of(WHEN_FULL, Limits::default().when_full))]
     when_full: WhenFull,
     /// Requests that one upstream has at a time; more wait; 0 is unlimited
     #[arg(long, value_name = "N", value_parser = whole::<usize>(0..=MILLION),
@@ -290,7 +290,7 @@ struct RetryFlags {
     /// Try ejected upstreams when no live one is left
     #[arg(long, value_name = "BOOL", hide_short_help = true, action = ArgAction::Set,
           value_parser = word(TRUE_OR_FALSE),
-          default_value = typed(TRUE_OR_FALSE, RetryRules::default().fail_open))]
+          default_value = name_of(TRUE_OR_FALSE, RetryRules::default().fail_open))]
     fail_open: bool,
 }
 
@@ -304,7 +304,7 @@ pub struct Logging {
 
 impl Flags {
     /// What was typed, as one configuration. The error is one line.
-    pub fn meant(self) -> Result<Config, String> {
+    pub fn into_config(self) -> Result<Config, String> {
         if self.upstreams.upstream.is_empty() {
             return Err(format!("{} with --upstream host:port", StartError::NoUpstream));
         }
@@ -325,22 +325,22 @@ impl Flags {
             engine: self.listening.engine,
             threads: self.listening.threads,
             policy: self.upstreams.policy,
-            limits: self.limits.meant()?,
-            timeouts: self.timeouts.meant(),
-            forwarding: self.forwarding.meant()?,
+            limits: self.limits.into_config()?,
+            timeouts: self.timeouts.into_config(),
+            forwarding: self.forwarding.into_config()?,
             retry: RetryRules {
                 attempts: self.retries.max_attempts,
                 budget_percent: self.retries.retry_budget,
                 budget_floor: self.retries.retry_floor,
                 fail_open: self.retries.fail_open,
             },
-            health: self.health.meant(),
+            health: self.health.into_config(),
         })
     }
 }
 
 impl Health {
-    fn meant(self) -> HealthConfig {
+    fn into_config(self) -> HealthConfig {
         let interval = self.active_health_check_interval.0;
         let path = self.active_health_check_path;
         let status = self.active_health_check_status.unwrap_or_else(|| {
@@ -361,7 +361,7 @@ impl Health {
 }
 
 impl LimitFlags {
-    fn meant(self) -> Result<Limits, String> {
+    fn into_config(self) -> Result<Limits, String> {
         let head = self.max_head;
         let request_line = match self.max_request_line {
             Some(line) if line.0 > head.0 => {
@@ -390,7 +390,7 @@ impl LimitFlags {
 }
 
 impl TimeoutFlags {
-    fn meant(self) -> Timeouts {
+    fn into_config(self) -> Timeouts {
         Timeouts {
             head: self.head_timeout.0,
             idle: self.idle_timeout.0,
@@ -408,7 +408,7 @@ impl TimeoutFlags {
 }
 
 impl ForwardingFlags {
-    fn meant(self) -> Result<Forwarding, String> {
+    fn into_config(self) -> Result<Forwarding, String> {
         let mut trusted = Vec::new();
         let all = || self.trust_forwarded.iter().flat_map(|list| &list.0);
         for trust in all() {

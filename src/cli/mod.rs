@@ -20,7 +20,7 @@ use flags::{Command, Flags};
 
 /// What the command line asks for.
 #[derive(Debug)]
-pub enum Asked {
+pub enum Invocation {
     /// Balance as configured. `verbosity` counts the `-v`.
     Balance { config: Box<Config>, verbosity: u8 },
     /// Show what a balancer does, listening there.
@@ -30,7 +30,7 @@ pub enum Asked {
 }
 
 /// Reads the arguments that follow the program's name. The error is one line, without an end.
-pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Asked, String> {
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, String> {
     let mut known = Vec::new();
     for arg in args {
         known.push(arg.into_string().map_err(|raw| errors::not_utf8(&raw))?);
@@ -42,16 +42,18 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Asked, String> 
     let flags = match read(known) {
         Ok(flags) => flags,
         Err(e) if matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
-            return Ok(Asked::Tell(e));
+            return Ok(Invocation::Tell(e));
         }
         Err(error) => return Err(errors::one_line(&error, of_demo)),
     };
     match flags.command {
-        Some(Command::Demo(demo)) => Ok(Asked::Demo { bind: demo.bind, verbosity: demo.verbose }),
+        Some(Command::Demo(demo)) => {
+            Ok(Invocation::Demo { bind: demo.bind, verbosity: demo.verbose })
+        }
         None => {
             let verbosity = flags.logging.verbose;
-            let config = Box::new(flags.meant().map_err(|line| errors::escaped(&line))?);
-            Ok(Asked::Balance { config, verbosity })
+            let config = Box::new(flags.into_config().map_err(|line| errors::escaped(&line))?);
+            Ok(Invocation::Balance { config, verbosity })
         }
     }
 }
@@ -89,13 +91,13 @@ mod tests {
     use balancebeam::StartError;
     use balancebeam::config::{HealthConfig, Limits, Policy, WhenFull};
 
-    fn asked(line: &str) -> Result<Asked, String> {
+    fn invocation(line: &str) -> Result<Invocation, String> {
         parse(line.split_whitespace().map(OsString::from))
     }
 
     fn config(line: &str) -> Config {
-        match asked(&format!("-u a:80 {line}")) {
-            Ok(Asked::Balance { config, .. }) => *config,
+        match invocation(&format!("-u a:80 {line}")) {
+            Ok(Invocation::Balance { config, .. }) => *config,
             other => panic!("`{line}` gave {other:?}"),
         }
     }
@@ -212,8 +214,8 @@ mod tests {
             ("demo -v --bind 127.0.0.1:0", "127.0.0.1:0", 1),
             ("demo -b [::1]:7 -vv", "[::1]:7", 2),
         ] {
-            match asked(line) {
-                Ok(Asked::Demo { bind, verbosity }) => {
+            match invocation(line) {
+                Ok(Invocation::Demo { bind, verbosity }) => {
                     assert_eq!((bind.to_string().as_str(), verbosity), (address, v), "{line}");
                 }
                 other => panic!("`{line}` gave {other:?}"),
@@ -235,7 +237,7 @@ mod tests {
             for shown in [values.join(" "), values.join(",")].iter().filter(|v| !v.is_empty()) {
                 let line = ["-u", "a:80", &format!("--{flag}"), shown].map(OsString::from);
                 match parse(line) {
-                    Ok(Asked::Balance { config, .. }) => {
+                    Ok(Invocation::Balance { config, .. }) => {
                         assert_eq!(format!("{config:?}"), plain, "--{flag} {shown}");
                     }
                     other => panic!("--{flag} {shown}: {other:?}"),
@@ -245,7 +247,7 @@ mod tests {
         }
         assert!(given > 20, "{given} defaults are shown");
         let spaced = ["-u", "a:80", "--trust-forwarded", "127.0.0.0/8 ::1/128"];
-        assert!(matches!(parse(spaced.map(OsString::from)), Ok(Asked::Balance { .. })));
+        assert!(matches!(parse(spaced.map(OsString::from)), Ok(Invocation::Balance { .. })));
     }
 
     #[test]
@@ -260,7 +262,7 @@ mod tests {
             "help",
             "help demo",
         ] {
-            assert!(matches!(asked(line), Ok(Asked::Tell(_))), "{line}");
+            assert!(matches!(invocation(line), Ok(Invocation::Tell(_))), "{line}");
         }
     }
 
@@ -347,7 +349,7 @@ mod tests {
             ("demo -u a:80", "`-u` is no flag of `demo`", "demo --help"),
             ("demo --engine async", "`--engine` is no flag of `demo`", "demo --help"),
         ] {
-            let refusal = asked(line).expect_err(line);
+            let refusal = invocation(line).expect_err(line);
             assert!(refusal.contains(named), "`{line}`: {refusal:?} does not name {named}");
             assert!(refusal.contains(remedy), "`{line}`: {refusal:?} lacks the remedy {remedy}");
             assert!(!refusal.contains('\n'), "`{line}`: {refusal:?}");
@@ -357,20 +359,20 @@ mod tests {
     #[test]
     fn spaces_may_stand_round_a_comma_and_nowhere_else() {
         match parse(["-u", " a:80,\tb:81 , [::1]:82 "].map(OsString::from)) {
-            Ok(Asked::Balance { config, .. }) => {
+            Ok(Invocation::Balance { config, .. }) => {
                 let shown: Vec<_> = config.upstreams.iter().map(ToString::to_string).collect();
                 assert_eq!(shown, ["a:80", "b:81", "[::1]:82"]);
             }
             other => panic!("{other:?}"),
         }
-        for (typed, named, remedy) in [
+        for (name_of, named, remedy) in [
             ("a:80 b:80", "--upstream `a:80 b:80`: a host has no spaces", "a comma between them"),
             ("https://a:80 https://b:80", "`https://a:80 https://b:80`", "a comma between them"),
             ("a:80, ", "--upstream ``", "an entry is empty"),
             ("", "--upstream ``", "an entry is empty"),
         ] {
-            let refusal = parse(["-u", typed].map(OsString::from)).expect_err(typed);
-            assert!(refusal.contains(named) && refusal.contains(remedy), "{typed}: {refusal}");
+            let refusal = parse(["-u", name_of].map(OsString::from)).expect_err(name_of);
+            assert!(refusal.contains(named) && refusal.contains(remedy), "{name_of}: {refusal}");
         }
     }
 
@@ -400,7 +402,7 @@ mod tests {
             "demo -b me:secret@a:80",
             "help me:secret@a:80",
         ] {
-            let refusal = asked(line).expect_err(line);
+            let refusal = invocation(line).expect_err(line);
             assert!(!refusal.contains("secret"), "`{line}`: {refusal}");
         }
         for first in ["-u", "demo"] {

@@ -174,13 +174,13 @@ where
 {
     let names = words.iter().map(|(name, _)| *name);
     PossibleValuesParser::new(names).try_map(move |given| {
-        let meant = words.iter().find(|(name, _)| *name == given);
-        meant.map(|(_, meaning)| *meaning).ok_or_else(|| format!("`{given}`: not known"))
+        let into_config = words.iter().find(|(name, _)| *name == given);
+        into_config.map(|(_, meaning)| *meaning).ok_or_else(|| format!("`{given}`: not known"))
     })
 }
 
 /// How `meaning` is typed: how a default is shown.
-pub fn typed<T: PartialEq>(words: Words<T>, meaning: T) -> &'static str {
+pub fn name_of<T: PartialEq>(words: Words<T>, meaning: T) -> &'static str {
     words.iter().find(|(_, known)| *known == meaning).map_or("", |(name, _)| *name)
 }
 
@@ -290,8 +290,8 @@ mod tests {
             assert_eq!(Size::parse(text), None, "{text}");
         }
         for millis in [1, 3, 500, 1000, 31_536_000_000] {
-            let typed = seconds(&format!("{millis}ms")).unwrap();
-            assert_eq!(typed.0, Duration::from_millis(millis));
+            let name_of = seconds(&format!("{millis}ms")).unwrap();
+            assert_eq!(name_of.0, Duration::from_millis(millis));
             let shown = Seconds(Duration::from_millis(millis));
             assert_eq!(seconds(&shown.to_string()), Ok(shown));
         }

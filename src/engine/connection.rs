@@ -1,16 +1,17 @@
-//! A client's connection, asleep or awake.
+//! A client's connection, asleep or active.
 //!
 //! Between two requests a connection is a socket, an address and a time; everything else is put
 //! aside for the next one that wakes. So an idle client costs a tenth of a busy one, and nothing is
 //! allocated for a request after warm-up. Spares that stay unused are freed. Not here: what it does
-//! while it is awake (`turn.rs`).
+//! while it is active (`turn.rs`).
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::eviction::Activity;
-use super::turn::{Awake, Hands, Turn};
+use super::io::Host;
+use super::turn::{ActiveConnection, TurnEnd};
 use crate::buffer;
 use crate::free_list::{FreeList, UNUSED};
 use crate::lock::Lock;
@@ -28,33 +29,33 @@ pub struct Connection<W, L> {
     peer: IpAddr,
     /// When it was accepted, until a whole request head has come.
     accepted: Option<Instant>,
-    life: Life<L>,
+    current: State<L>,
 }
 
-enum Life<L> {
+enum State<L> {
     /// It waits for a request.
-    Asleep(Idle),
-    Awake(Box<Awake<L>>),
+    Idle(Idle),
+    Active(Box<ActiveConnection<L>>),
 }
 
 /// What connections that fell asleep have left for those that wake.
-pub struct Spares<L>(Lock<FreeList<Box<Awake<L>>>>);
+pub struct SessionPool<L>(Lock<FreeList<Box<ActiveConnection<L>>>>);
 
-impl<L> Default for Spares<L> {
+impl<L> Default for SessionPool<L> {
     fn default() -> Self {
-        Spares(Lock::default())
+        SessionPool(Lock::default())
     }
 }
 
-impl<L> Spares<L> {
-    fn take(&self) -> Option<Box<Awake<L>>> {
+impl<L> SessionPool<L> {
+    fn take(&self) -> Option<Box<ActiveConnection<L>>> {
         self.0.lock().take()
     }
 
-    fn give(&self, spare: Box<Awake<L>>) {
-        let mut spares = self.0.lock();
-        if spares.len() < MOST_SPARE / size_of::<Awake<L>>() {
-            spares.give(spare);
+    fn give(&self, spare: Box<ActiveConnection<L>>) {
+        let mut sessions = self.0.lock();
+        if sessions.len() < MOST_SPARE / size_of::<ActiveConnection<L>>() {
+            sessions.give(spare);
         }
     }
 
@@ -78,84 +79,84 @@ impl<W, L: AsMut<W>> Connection<W, L> {
         turn_away: bool,
         now: Instant,
     ) -> Self {
-        let life = if turn_away {
+        let current = if turn_away {
             let mut session = Session::new(state.clone(), peer, now);
             session.turn_away();
-            Life::Awake(Box::new(Awake::new(session)))
+            State::Active(Box::new(ActiveConnection::new(session)))
         } else {
-            Life::Asleep(Idle::new(now))
+            State::Idle(Idle::new(now))
         };
-        Connection { client, state, peer, accepted: Some(now), life }
+        Connection { client, state, peer, accepted: Some(now), current }
     }
 
-    /// What it is while it is awake; wakes it.
-    pub fn wake(&mut self, spares: &Spares<L>) -> &mut Awake<L> {
-        if let Life::Asleep(idle) = self.life {
-            let awake = match spares.take() {
-                Some(mut awake) => {
-                    awake.session.begin_again(self.peer, idle);
-                    awake
+    /// What it is while it is active; wakes it.
+    pub fn wake(&mut self, sessions: &SessionPool<L>) -> &mut ActiveConnection<L> {
+        if let State::Idle(idle) = self.current {
+            let active = match sessions.take() {
+                Some(mut active) => {
+                    active.session.begin_again(self.peer, idle);
+                    active
                 }
                 None => {
                     let mut session = Session::new(self.state.clone(), self.peer, idle.since);
                     session.begin_again(self.peer, idle);
-                    Box::new(Awake::new(session))
+                    Box::new(ActiveConnection::new(session))
                 }
             };
-            self.life = Life::Awake(awake);
+            self.current = State::Active(active);
         }
-        match &mut self.life {
-            Life::Awake(awake) => awake,
-            Life::Asleep(_) => unreachable!("it was woken"),
+        match &mut self.current {
+            State::Active(active) => active,
+            State::Idle(_) => unreachable!("it was woken"),
         }
     }
 
-    /// What it is if it is awake.
-    pub fn awake(&mut self) -> Option<&mut Awake<L>> {
-        if let Life::Awake(awake) = &mut self.life { Some(awake) } else { None }
+    /// What it is if it is active.
+    pub fn active(&mut self) -> Option<&mut ActiveConnection<L>> {
+        if let State::Active(active) = &mut self.current { Some(active) } else { None }
     }
 
     /// Wakes it, does what its session says until nothing moves, and lets it sleep if it only waits
     /// for a request.
-    pub fn turn<H: Hands<Wire = W, Line = L>>(
+    pub fn turn<H: Host<Wire = W, Conn = L>>(
         &mut self,
-        hands: &mut H,
-        spares: &Spares<L>,
+        host: &mut H,
+        sessions: &SessionPool<L>,
         now: Instant,
-    ) -> Turn {
-        self.wake(spares);
-        let Life::Awake(mut awake) =
-            std::mem::replace(&mut self.life, Life::Asleep(Idle::new(now)))
+    ) -> TurnEnd {
+        self.wake(sessions);
+        let State::Active(mut active) =
+            std::mem::replace(&mut self.current, State::Idle(Idle::new(now)))
         else {
-            return Turn::Wait;
+            return TurnEnd::Wait;
         };
-        let turn = awake.turn(&mut self.client, hands, now);
-        if awake.session.has_asked() {
+        let turn = active.turn(&mut self.client, host, now);
+        if active.session.has_asked() {
             self.accepted = None;
         }
-        match awake.session.idle() {
-            Some(idle) if turn == Turn::Wait && awake.is_bare() => {
-                self.life = Life::Asleep(idle);
-                spares.give(awake);
+        match active.session.idle() {
+            Some(idle) if turn == TurnEnd::Wait && active.is_bare() => {
+                self.current = State::Idle(idle);
+                sessions.give(active);
             }
-            _ => self.life = Life::Awake(awake),
+            _ => self.current = State::Active(active),
         }
         turn
     }
 
     /// When it needs a turn even if nothing moves. `None` only once it is over.
     pub fn deadline(&self) -> Option<Instant> {
-        match &self.life {
-            Life::Asleep(idle) => Some(idle.since + self.state.config.timeouts.idle),
-            Life::Awake(awake) => awake.session.deadline(),
+        match &self.current {
+            State::Idle(idle) => Some(idle.since + self.state.config.timeouts.idle),
+            State::Active(active) => active.session.deadline(),
         }
     }
 
     /// What it does. To be asked after a turn.
     pub fn activity(&self) -> Activity {
-        let waits = match &self.life {
-            Life::Asleep(idle) => Some((idle.since, false)),
-            Life::Awake(awake) => awake.session.waits_for_head(),
+        let waits = match &self.current {
+            State::Idle(idle) => Some((idle.since, false)),
+            State::Active(active) => active.session.waits_for_head(),
         };
         match (waits, self.accepted) {
             (None, _) => Activity::Busy,
@@ -167,6 +168,6 @@ impl<W, L: AsMut<W>> Connection<W, L> {
 
     /// Whether an exchange is under way.
     pub fn is_busy(&self) -> bool {
-        matches!(&self.life, Life::Awake(awake) if awake.session.is_busy())
+        matches!(&self.current, State::Active(active) if active.session.is_busy())
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 const TURNED_AWAY: usize = 256;
 
 /// Counts open connections.
-pub struct Gate {
+pub struct ConnectionLimit {
     open: Mutex<Open>,
     changed: Condvar,
     most: usize,
@@ -21,15 +21,15 @@ struct Open {
 }
 
 /// One connection that counts as open until this is dropped.
-pub struct Pass {
-    gate: Arc<Gate>,
+pub struct Permit {
+    connection_limit: Arc<ConnectionLimit>,
     is_turned_away: bool,
 }
 
-impl Gate {
+impl ConnectionLimit {
     /// Lets `most` in.
     pub fn new(most: usize) -> Arc<Self> {
-        Arc::new(Gate { open: Mutex::default(), changed: Condvar::new(), most })
+        Arc::new(ConnectionLimit { open: Mutex::default(), changed: Condvar::new(), most })
     }
 
     /// The most places that can be taken at a time.
@@ -39,7 +39,7 @@ impl Gate {
 
     /// Takes a place for a connection that was accepted. Also says whether it is one too many,
     /// which may only be told so. `None`: there are too many even of those.
-    pub fn enter(self: &Arc<Self>) -> Option<(Pass, bool)> {
+    pub fn enter(self: &Arc<Self>) -> Option<(Permit, bool)> {
         let mut open = self.lock();
         let is_turned_away = open.served >= self.most;
         if !is_turned_away {
@@ -49,7 +49,7 @@ impl Gate {
         } else {
             return None;
         }
-        Some((Pass { gate: self.clone(), is_turned_away }, is_turned_away))
+        Some((Permit { connection_limit: self.clone(), is_turned_away }, is_turned_away))
     }
 
     /// Whether as many are open as are served.
@@ -59,7 +59,7 @@ impl Gate {
 
     /// Waits until a connection can be served, or at least told that it can't if `to_be_told`, for
     /// `patience` at most. Returns whether one can.
-    pub fn wait_for_room(&self, to_be_told: bool, patience: Duration) -> bool {
+    pub fn wait_for_permit(&self, to_be_told: bool, patience: Duration) -> bool {
         self.wait(patience, |open| {
             open.served < self.most || to_be_told && open.turned_away < TURNED_AWAY
         })
@@ -89,19 +89,19 @@ impl Gate {
     }
 }
 
-impl Drop for Pass {
+impl Drop for Permit {
     fn drop(&mut self) {
-        let mut open = self.gate.lock();
+        let mut open = self.connection_limit.lock();
         let (count, most) = if self.is_turned_away {
             (&mut open.turned_away, TURNED_AWAY)
         } else {
-            (&mut open.served, self.gate.most)
+            (&mut open.served, self.connection_limit.most)
         };
         *count -= 1;
         let was_full = *count + 1 == most;
         // Who waits, waits for one of these.
         if was_full || open.served + open.turned_away == 0 {
-            self.gate.changed.notify_all();
+            self.connection_limit.changed.notify_all();
         }
     }
 }
@@ -112,24 +112,24 @@ mod tests {
 
     #[test]
     fn so_many_are_let_in_and_a_few_more_are_told() {
-        let gate = Gate::new(1);
-        let entered: Vec<_> = std::iter::from_fn(|| gate.enter()).collect();
+        let connection_limit = ConnectionLimit::new(1);
+        let entered: Vec<_> = std::iter::from_fn(|| connection_limit.enter()).collect();
         let told = entered.iter().filter(|(_, is_told)| *is_told).count();
         assert_eq!((entered.len(), told), (1 + TURNED_AWAY, TURNED_AWAY));
         assert!(!entered[0].1);
-        assert!(!gate.wait_for_room(true, Duration::ZERO));
+        assert!(!connection_limit.wait_for_permit(true, Duration::ZERO));
         drop(entered);
-        assert!(gate.wait_until_empty(Duration::ZERO));
+        assert!(connection_limit.wait_until_empty(Duration::ZERO));
     }
 
     #[test]
     fn whoever_waits_is_woken() {
-        let gate = Gate::new(1);
-        let pass = gate.enter();
-        let waiting = gate.clone();
+        let connection_limit = ConnectionLimit::new(1);
+        let permit = connection_limit.enter();
+        let waiting = connection_limit.clone();
         let waiter =
-            std::thread::spawn(move || waiting.wait_for_room(false, Duration::from_secs(60)));
-        drop(pass);
+            std::thread::spawn(move || waiting.wait_for_permit(false, Duration::from_secs(60)));
+        drop(permit);
         assert!(waiter.join().unwrap());
     }
 }

@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::socket::Heard;
+use super::socket::Peeked;
 use crate::lock::Lock;
 
 /// How long a connection has sent no whole head, or was idle, before it is closed for another one.
@@ -32,12 +32,12 @@ pub enum Activity {
 }
 
 impl Activity {
-    /// Whether the connection may be closed for another one. `heard` is what is waiting to be read.
-    pub fn may_be_evicted(self, now: Instant, heard: impl FnOnce() -> Heard) -> bool {
+    /// Whether the connection may be closed for another one. `peeked` is what is waiting to be read.
+    pub fn may_be_evicted(self, now: Instant, peeked: impl FnOnce() -> Peeked) -> bool {
         match self {
             Activity::Busy => false,
             Activity::NoHead(since) | Activity::Idle(since) => {
-                since + EVICT_AFTER <= now && heard() != Heard::Bytes
+                since + EVICT_AFTER <= now && peeked() != Peeked::Bytes
             }
         }
     }
@@ -215,16 +215,16 @@ mod tests {
     fn nothing_goes_that_is_busy_or_young_or_has_sent_something() {
         let start = Instant::now();
         let (early, late) = (start + Duration::from_millis(999), start + EVICT_AFTER);
-        for (activity, now, heard, goes) in [
-            (Activity::Busy, late, Heard::Nothing, false),
-            (Activity::NoHead(start), early, Heard::Nothing, false),
-            (Activity::NoHead(start), late, Heard::Nothing, true),
-            (Activity::NoHead(start), late, Heard::Bytes, false),
-            (Activity::Idle(start), early, Heard::Nothing, false),
-            (Activity::Idle(start), late, Heard::Bytes, false),
-            (Activity::Idle(start), late, Heard::End, true),
+        for (activity, now, peeked, goes) in [
+            (Activity::Busy, late, Peeked::Nothing, false),
+            (Activity::NoHead(start), early, Peeked::Nothing, false),
+            (Activity::NoHead(start), late, Peeked::Nothing, true),
+            (Activity::NoHead(start), late, Peeked::Bytes, false),
+            (Activity::Idle(start), early, Peeked::Nothing, false),
+            (Activity::Idle(start), late, Peeked::Bytes, false),
+            (Activity::Idle(start), late, Peeked::End, true),
         ] {
-            assert_eq!(activity.may_be_evicted(now, || heard), goes, "{activity:?} {heard:?}");
+            assert_eq!(activity.may_be_evicted(now, || peeked), goes, "{activity:?} {peeked:?}");
         }
     }
 }

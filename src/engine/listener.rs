@@ -16,7 +16,7 @@ use rustix::net::{Shutdown, SocketFlags};
 use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 
 use super::Engine;
-use super::connection_limit::Gate;
+use super::connection_limit::ConnectionLimit;
 use crate::config::WhenFull;
 use crate::lock::Lock;
 use crate::log_throttle::LogThrottle;
@@ -73,7 +73,7 @@ impl Acceptor {
     /// Starts to accept.
     pub fn start(
         listener: TcpListener,
-        gate: Arc<Gate>,
+        connection_limit: Arc<ConnectionLimit>,
         state: Arc<ProxyState>,
         engine: Arc<dyn Engine>,
     ) -> io::Result<Self> {
@@ -84,7 +84,7 @@ impl Acceptor {
         let reserve = Some(listener.as_fd().try_clone_to_owned()?);
         let accepting = Accepting {
             listener: listener.clone(),
-            gate,
+            connection_limit,
             state,
             engine,
             stopping: stopping.clone(),
@@ -164,7 +164,7 @@ fn ignore_newcomers(listener: &TcpListener) -> io::Result<()> {
 
 struct Accepting {
     listener: Arc<TcpListener>,
-    gate: Arc<Gate>,
+    connection_limit: Arc<ConnectionLimit>,
     state: Arc<ProxyState>,
     engine: Arc<dyn Engine>,
     stopping: Arc<Lock<Option<Instant>>>,
@@ -178,7 +178,7 @@ impl Accepting {
         let (mut shortages, mut evictions) = (LogThrottle::default(), LogThrottle::default());
         while self.stopping.lock().is_none() {
             let to_be_told = self.refuses();
-            if !self.gate.is_full() {
+            if !self.connection_limit.is_full() {
                 self.state.note_crowd(false);
             } else {
                 // No connection is closed before another client comes.
@@ -196,17 +196,17 @@ impl Accepting {
                     );
                 }
             }
-            if !self.gate.wait_for_room(to_be_told, Duration::ZERO) {
+            if !self.connection_limit.wait_for_permit(to_be_told, Duration::ZERO) {
                 if shortages.may_log(Instant::now()) {
                     log::warn!(
                         "as many connections are open as --max-connections allows; new ones wait"
                     );
                 }
-                self.gate.wait_for_room(to_be_told, FULL_LOOK);
+                self.connection_limit.wait_for_permit(to_be_told, FULL_LOOK);
                 self.have_waited.set(true);
                 continue;
             }
-            if to_be_told && self.gate.is_full() && shortages.may_log(Instant::now()) {
+            if to_be_told && self.connection_limit.is_full() && shortages.may_log(Instant::now()) {
                 log::warn!(
                     "as many connections are open as --max-connections allows; new ones get 503"
                 );
@@ -235,7 +235,7 @@ impl Accepting {
             if !self.engine.evict(Instant::now()) {
                 break;
             }
-            if self.gate.wait_for_room(false, EVICTION_PATIENCE) {
+            if self.connection_limit.wait_for_permit(false, EVICTION_PATIENCE) {
                 return true;
             }
         }
@@ -257,7 +257,7 @@ impl Accepting {
         let to_be_told = self.refuses();
         while Instant::now() < until {
             let left = until.saturating_duration_since(Instant::now());
-            if !self.gate.wait_for_room(to_be_told, left) {
+            if !self.connection_limit.wait_for_permit(to_be_told, left) {
                 return;
             }
             match self.take_one() {
@@ -273,10 +273,10 @@ impl Accepting {
     /// after which some time has passed.
     fn take_one(&self) -> io::Result<bool> {
         match accept(&self.listener) {
-            Ok((stream, peer)) => match self.gate.enter() {
-                Some((pass, is_too_many)) => {
+            Ok((stream, peer)) => match self.connection_limit.enter() {
+                Some((permit, is_too_many)) => {
                     let turn_away = is_too_many || self.has_given_up(&stream);
-                    self.engine.admit(stream, peer, pass, turn_away);
+                    self.engine.admit(stream, peer, permit, turn_away);
                 }
                 None => drop(stream),
             },

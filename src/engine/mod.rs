@@ -8,6 +8,7 @@
 //! eviction.rs          which of them is closed for another one
 //! connection.rs        a client connection, idle or active
 //! turn.rs              one turn of an active one
+//! io.rs                what a turn needs of an engine
 //! connect.rs           opening a connection to an upstream
 //! pool.rs              idle upstream connections
 //! socket.rs            a non-blocking socket
@@ -17,19 +18,20 @@
 //! tokio/               the async engine
 //! ```
 
-use std::io;
+use std::io::{Error, ErrorKind};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use crate::state::ProxyState;
 use crate::upstream::{Upstream, UpstreamId};
-use connection_limit::Pass;
-use socket::Heard;
+use connection_limit::Permit;
+use socket::Peeked;
 
 pub(crate) mod connect;
 mod connection;
 pub mod connection_limit;
 mod eviction;
+mod io;
 pub mod listener;
 mod pipe;
 mod pool;
@@ -41,19 +43,20 @@ mod turn;
 
 /// What an engine that is only simulated is made of, the same as the others: `tests/simulation/`.
 pub mod parts {
-    pub use super::connection::{Connection, Spares};
+    pub use super::connection::{Connection, SessionPool};
     pub use super::eviction::Activity;
+    pub use super::io::{Dialer, Host, Io};
     pub use super::pipe::Pipe;
     pub use super::pool::Pool;
-    pub use super::socket::Heard;
-    pub use super::turn::{Attached, Awake, Hands, Turn};
+    pub use super::socket::Peeked;
+    pub use super::turn::{ActiveConnection, Attached, TurnEnd};
 }
 
 /// A way to drive sessions.
 pub trait Engine: Send + Sync {
-    /// Takes a connection that was accepted; it is non-blocking. It counts as open while `pass`
+    /// Takes a connection that was accepted; it is non-blocking. It counts as open while `permit`
     /// lives. `turn_away`: it is only to be told that there are too many.
-    fn admit(&self, stream: TcpStream, peer: SocketAddr, pass: Pass, turn_away: bool);
+    fn admit(&self, stream: TcpStream, peer: SocketAddr, permit: Permit, turn_away: bool);
     /// Closes a connection that has sent no request for too long, because another client is there and
     /// as many are open as may be. It may take a moment, and fail if a request comes just now. Returns
     /// false if there is none.
@@ -74,11 +77,11 @@ enum At {
 }
 
 /// An idle connection to an upstream was looked at, after it was idle for so long.
-fn heard_of_idle(upstream: &Upstream, heard: Heard, (idle, at): (Duration, At), now: Instant) {
-    match heard {
-        Heard::Nothing => upstream.idle_limit.lived(idle),
-        Heard::End => upstream.idle_limit.ended(idle, at == At::Once),
-        Heard::Bytes => upstream.distrust(now),
+fn observe_idle(upstream: &Upstream, peeked: Peeked, (idle, at): (Duration, At), now: Instant) {
+    match peeked {
+        Peeked::Nothing => upstream.idle_limit.lived(idle),
+        Peeked::End => upstream.idle_limit.ended(idle, at == At::Once),
+        Peeked::Bytes => upstream.disable_reuse(now),
     }
 }
 
@@ -89,9 +92,9 @@ fn most_kept(state: &ProxyState, id: UpstreamId) -> Duration {
 }
 
 /// Says that the system refuses what a connection to an upstream needs.
-fn complain_of_shortage(state: &ProxyState, id: UpstreamId, error: &io::Error) {
+fn complain_of_shortage(state: &ProxyState, id: UpstreamId, error: &Error) {
     let name = state.upstreams.all().get(id.0).map_or("?", |upstream| upstream.name());
-    let remedy = if error.kind() == io::ErrorKind::AddrNotAvailable {
+    let remedy = if error.kind() == ErrorKind::AddrNotAvailable {
         "this machine has no address or no free port to reach it from"
     } else {
         "raise the limit on open files, or lower --max-connections"

@@ -52,7 +52,7 @@ impl Socket {
     }
 
     /// An event has said that it can be read, or written to, or that its end has arrived.
-    pub fn news(&mut self, readable: bool, writable: bool, ends: bool) {
+    pub fn apply_readiness(&mut self, readable: bool, writable: bool, ends: bool) {
         self.readable |= readable;
         self.writable |= writable;
         self.ends |= ends;
@@ -76,10 +76,10 @@ impl Socket {
     }
 
     /// Listens without taking anything.
-    pub fn listen_in(&mut self) -> Heard {
-        let heard = listen_in(&self.stream);
-        self.readable &= heard != Heard::Nothing;
-        heard
+    pub fn peek(&mut self) -> Peeked {
+        let peeked = peek(&self.stream);
+        self.readable &= peeked != Peeked::Nothing;
+        peeked
     }
 }
 
@@ -151,7 +151,7 @@ fn is_would_block(result: &io::Result<usize>) -> bool {
 
 /// What is waiting to be read on a connection that nobody uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heard {
+pub enum Peeked {
     /// Nothing: it can be used.
     Nothing,
     /// Its end, or an error.
@@ -161,13 +161,13 @@ pub enum Heard {
 }
 
 /// Listens without taking anything.
-pub fn listen_in(socket: impl AsFd) -> Heard {
+pub fn peek(socket: impl AsFd) -> Peeked {
     let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
     let mut byte = [0];
     match rustix::net::recv(socket, &mut byte[..], flags) {
-        Err(Errno::AGAIN) => Heard::Nothing,
-        Ok((_, 1..)) => Heard::Bytes,
-        Ok(_) | Err(_) => Heard::End,
+        Err(Errno::AGAIN) => Peeked::Nothing,
+        Ok((_, 1..)) => Peeked::Bytes,
+        Ok(_) | Err(_) => Peeked::End,
     }
 }
 
@@ -198,7 +198,7 @@ pub fn reset_on_close(socket: &impl AsFd) {
 /// Makes closing a connection keep no local port in TIME_WAIT: a reset, unless the other side has
 /// ended its direction. Then it has to wait, and what it has yet to read still reaches it.
 pub fn keep_no_port(socket: &impl AsFd) {
-    if listen_in(socket) != Heard::End {
+    if peek(socket) != Peeked::End {
         reset_on_close(socket);
     }
 }
@@ -220,12 +220,12 @@ mod tests {
     #[test]
     fn nothing_is_heard_until_a_byte_or_the_end_has_arrived() {
         let (socket, mut far) = pair();
-        assert_eq!(listen_in(&socket), Heard::Nothing);
+        assert_eq!(peek(&socket), Peeked::Nothing);
         far.write_all(b"x").unwrap();
-        assert_eq!(listen_in(&socket), Heard::Bytes);
+        assert_eq!(peek(&socket), Peeked::Bytes);
         let (socket, far) = pair();
         drop(far);
-        assert_eq!(listen_in(&socket), Heard::End);
+        assert_eq!(peek(&socket), Peeked::End);
     }
 
     #[test]
@@ -235,10 +235,10 @@ mod tests {
         drop(far);
         let mut bytes = [0; 8];
         assert!(socket.read(&mut bytes).is_err(), "no event has come");
-        socket.news(true, false, false);
+        socket.apply_readiness(true, false, false);
         assert_eq!(socket.read(&mut bytes).unwrap(), 3);
         assert!(socket.read(&mut bytes).is_err(), "the read was short");
-        socket.news(true, false, true);
+        socket.apply_readiness(true, false, true);
         assert_eq!(socket.read(&mut bytes).unwrap(), 0);
     }
 

@@ -1,19 +1,18 @@
 //! One turn of one connection: what the session says is done, until nothing moves.
 //!
-//! The same for every engine; what differs is behind [`Hands`]. Not here: who gets a turn and when,
+//! The same for every engine; what differs is behind [`Host`]. Not here: who gets a turn and when,
 //! and how to wait (`threads/`, `tokio/`).
 
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use super::connect::AddressAttempts;
+use super::io::Host;
 use super::pipe::Pipe;
-use super::socket::Heard;
+use super::socket::Peeked;
 use crate::session::{ConnectFailure, Direction, Next, Session, Side, Splice, Wants};
-use crate::upstream::{Upstream, UpstreamId};
+use crate::upstream::Upstream;
 
 /// Bytes after which a turn ends although more could move: others are waiting.
 const TURN_BYTES: usize = 256 * 1024;
@@ -25,50 +24,8 @@ const LATE_MOVES: u32 = 16;
 /// Exchanges after which a turn ends.
 const TURN_EXCHANGES: usize = 32;
 
-/// What a turn needs of its engine: sockets, in the state "not now" if they say `WouldBlock`, and
-/// connections to upstreams.
-pub trait Hands {
-    /// A socket.
-    type Wire;
-    /// A connection to an upstream.
-    type Line;
-
-    /// Reads some bytes; 0 is the end.
-    fn read(&mut self, wire: &mut Self::Wire, into: &mut [u8]) -> io::Result<usize>;
-    /// Writes some of the bytes. `is_last`: the end follows at once, so it can go with them.
-    fn write(&mut self, wire: &mut Self::Wire, bytes: &[u8], is_last: bool) -> io::Result<usize>;
-    /// Takes up to `most` bytes into a pipe; 0 is the end.
-    fn fill(&mut self, pipe: &mut Pipe, wire: &mut Self::Wire, most: usize) -> io::Result<usize>;
-    /// Writes some of what is in a pipe.
-    fn drain(&mut self, pipe: &mut Pipe, wire: &mut Self::Wire) -> io::Result<usize>;
-    /// What is waiting to be read, of which nothing is taken.
-    fn listen_in(&mut self, wire: &mut Self::Wire) -> Heard;
-    /// Acknowledges what has been read at once, not with what is written next.
-    fn acknowledge(&mut self, wire: &mut Self::Wire);
-    /// Ends the sending direction.
-    fn shut_down(&mut self, wire: &mut Self::Wire) -> io::Result<()>;
-    /// Makes closing it a reset.
-    fn reset_on_close(&mut self, wire: &mut Self::Wire);
-    /// An empty pipe, if there is one.
-    fn pipe(&mut self) -> Option<Pipe>;
-
-    /// Takes a connection that has been idle for `most` at the longest, on which neither a byte nor
-    /// an end is waiting.
-    fn take_idle(&mut self, id: UpstreamId, most: Duration, now: Instant) -> Option<Self::Line>;
-    /// Begins to connect. Also says whether it is connected already.
-    fn dial(&mut self, id: UpstreamId, address: SocketAddr) -> io::Result<(Self::Line, bool)>;
-    /// How connecting ended; `None` if it has not.
-    fn dialled(&mut self, line: &mut Self::Line) -> Option<io::Result<()>>;
-    /// Keeps a connection for the next request. One that is dropped instead is closed.
-    fn keep(&mut self, line: Self::Line, now: Instant);
-    /// What makes the connection have another turn, from whatever thread.
-    fn waker(&mut self) -> Waker;
-    /// Says once in a while that the system refuses what is needed.
-    fn complain_of_shortage(&mut self, id: UpstreamId, error: &io::Error, now: Instant);
-}
-
 /// A client's connection while it is awake: its session, and the upstream connection it uses.
-pub struct Awake<L> {
+pub struct ActiveConnection<L> {
     /// What it means.
     pub session: Session,
     /// The upstream connection it uses.
@@ -86,14 +43,14 @@ pub enum Attached<L> {
     /// None.
     Nothing,
     /// One that is being made.
-    Dialling(L, Box<AddressAttempts>),
+    Connecting(L, Box<AddressAttempts>),
     /// One that can be used.
     Open(L),
 }
 
 /// How a turn ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Turn {
+pub enum TurnEnd {
     /// Nothing moves; something has to happen first.
     Wait,
     /// More could move, but others are waiting.
@@ -102,10 +59,16 @@ pub enum Turn {
     Gone,
 }
 
-impl<L> Awake<L> {
+impl<L> ActiveConnection<L> {
     /// A session without an upstream connection.
     pub fn new(session: Session) -> Self {
-        Awake { session, upstream: Attached::Nothing, pipe: None, waited: 0, keeps_last: false }
+        ActiveConnection {
+            session,
+            upstream: Attached::Nothing,
+            pipe: None,
+            waited: 0,
+            keeps_last: false,
+        }
     }
 
     /// Whether it has nothing but a session.
@@ -114,12 +77,12 @@ impl<L> Awake<L> {
     }
 
     /// Does what the session says until nothing moves.
-    pub fn turn<H: Hands<Line = L>>(
+    pub fn turn<H: Host<Conn = L>>(
         &mut self,
         client: &mut H::Wire,
-        hands: &mut H,
+        host: &mut H,
         now: Instant,
-    ) -> Turn
+    ) -> TurnEnd
     where
         L: AsMut<H::Wire>,
     {
@@ -137,66 +100,66 @@ impl<L> Awake<L> {
                 _ => self.session.next_before_deadline(now),
             };
             match next {
-                Next::Transfer(wants) => match self.transfer(client, hands, wants, now) {
+                Next::Transfer(wants) => match self.transfer(client, host, wants, now) {
                     moved if grace > 0 => {
                         // These bytes end no turn: after the last of them, the deadline has its say.
                         grace = if moved.is_some() { grace - 1 } else { 0 };
                     }
                     None if wants.is_head_alone && self.waited < HEAD_WAITS => {
                         self.waited += 1;
-                        self.ask_for_body(hands);
-                        return Turn::Yield;
+                        self.ask_for_body(host);
+                        return TurnEnd::Yield;
                     }
                     None => {
-                        self.session.rest();
+                        self.session.release_memory();
                         self.pipe.take_if(|(pipe, _)| pipe.is_empty());
-                        return Turn::Wait;
+                        return TurnEnd::Wait;
                     }
                     Some(moved) => bytes += moved,
                 },
-                Next::Connect { to, pooled } => self.connect(hands, to, pooled, now),
-                Next::Queue(ticket) => ticket.wake_by(hands.waker()),
-                Next::Release { keep } => self.release(hands, keep, now),
+                Next::Connect { to, pooled } => self.connect(host, to, pooled, now),
+                Next::Queue(ticket) => ticket.wake_by(host.waker()),
+                Next::Release { keep } => self.release(host, keep, now),
                 Next::Report(record) => {
                     exchanges += 1;
                     log::debug!("{record}");
                 }
                 Next::Close { abort } => {
                     if abort {
-                        hands.reset_on_close(client);
+                        host.reset_on_close(client);
                     } else if self.keeps_last {
                         // Closing alone would throw them away if there is something unread.
-                        let _ = hands.shut_down(client);
+                        let _ = host.shut_down(client);
                     }
-                    return Turn::Gone;
+                    return TurnEnd::Gone;
                 }
             }
             if bytes >= TURN_BYTES || exchanges >= TURN_EXCHANGES {
                 self.waited += 1;
-                return Turn::Yield;
+                return TurnEnd::Yield;
             }
         }
     }
 
     /// An upstream that writes head and body apart may hold the body back until the head has been
     /// acknowledged (RFC 1122 §4.2.3.4), which the system puts off for some 40 ms.
-    fn ask_for_body<H: Hands<Line = L>>(&mut self, hands: &mut H)
+    fn ask_for_body<H: Host<Conn = L>>(&mut self, host: &mut H)
     where
         L: AsMut<H::Wire>,
     {
         if self.waited == HEAD_WAITS
-            && let Attached::Open(line) = &mut self.upstream
+            && let Attached::Open(conn) = &mut self.upstream
         {
-            hands.acknowledge(line.as_mut());
+            host.acknowledge(conn.as_mut());
         }
     }
 
     /// Moves bytes where they are wanted and can move. Returns how many; `None` if nothing
     /// happened.
-    fn transfer<H: Hands<Line = L>>(
+    fn transfer<H: Host<Conn = L>>(
         &mut self,
         client: &mut H::Wire,
-        hands: &mut H,
+        host: &mut H,
         mut wants: Wants,
         now: Instant,
     ) -> Option<usize>
@@ -204,42 +167,42 @@ impl<L> Awake<L> {
         L: AsMut<H::Wire>,
     {
         let mut moved = Moved(None);
-        moved.add(self.look_at_dial(hands, now));
+        moved.add(self.look_at_connect(host, now));
         if !wants.is_head_alone {
             self.waited = 0;
         }
         let is_patient = wants.is_head_alone && self.waited < HEAD_WAITS;
         wants.client_write &= !is_patient;
         if let Some(splice) = wants.splice
-            && self.splice(client, hands, splice, is_patient, &mut moved, now)
+            && self.splice(client, host, splice, is_patient, &mut moved, now)
         {
             match splice.to {
                 Side::Client => (wants.upstream_read, wants.client_write) = (false, false),
                 Side::Upstream => (wants.client_read, wants.upstream_write) = (false, false),
             }
         }
-        let Awake { session, upstream, keeps_last, .. } = self;
+        let ActiveConnection { session, upstream, keeps_last, .. } = self;
         if wants.read_on_first && wants.client_read {
-            let result = hands.read(client, session.space(Side::Client));
+            let result = host.read(client, session.space(Side::Client));
             let more = tell(session, Side::Client, Direction::Read, result, now);
             wants.client_read = false;
             wants.upstream_write &= more.is_none();
             moved.add(more);
         }
         match upstream {
-            Attached::Nothing | Attached::Dialling(..) => (),
-            Attached::Open(line) => {
+            Attached::Nothing | Attached::Connecting(..) => (),
+            Attached::Open(conn) => {
                 if wants.upstream_read {
-                    let result = hands.read(line.as_mut(), session.space(Side::Upstream));
+                    let result = host.read(conn.as_mut(), session.space(Side::Upstream));
                     moved.add(tell(session, Side::Upstream, Direction::Read, result, now));
                 }
                 if wants.upstream_write && !(wants.look_first && moved.0.is_some()) {
-                    let result = hands.write(line.as_mut(), session.output(Side::Upstream), false);
+                    let result = host.write(conn.as_mut(), session.output(Side::Upstream), false);
                     moved.add(tell(session, Side::Upstream, Direction::Write, result, now));
                 }
                 if session.wants_shutdown(Side::Upstream) {
                     // It fails only if the connection is gone, which reading will tell.
-                    let _ = hands.shut_down(line.as_mut());
+                    let _ = host.shut_down(conn.as_mut());
                     session.shut_down(Side::Upstream);
                     moved.add(Some(0));
                 }
@@ -247,15 +210,15 @@ impl<L> Awake<L> {
         }
         if wants.client_write {
             *keeps_last = wants.is_last;
-            let result = hands.write(client, session.output(Side::Client), wants.is_last);
+            let result = host.write(client, session.output(Side::Client), wants.is_last);
             moved.add(tell(session, Side::Client, Direction::Write, result, now));
         }
         if wants.client_read {
-            let result = hands.read(client, session.space(Side::Client));
+            let result = host.read(client, session.space(Side::Client));
             moved.add(tell(session, Side::Client, Direction::Read, result, now));
         }
         if session.wants_shutdown(Side::Client) {
-            let _ = hands.shut_down(client);
+            let _ = host.shut_down(client);
             *keeps_last = false;
             session.shut_down(Side::Client);
             moved.add(Some(0));
@@ -264,10 +227,10 @@ impl<L> Awake<L> {
     }
 
     /// Moves bytes past the session. Returns false if there is no pipe for them.
-    fn splice<H: Hands<Line = L>>(
+    fn splice<H: Host<Conn = L>>(
         &mut self,
         client: &mut H::Wire,
-        hands: &mut H,
+        host: &mut H,
         Splice { to, most }: Splice,
         is_patient: bool,
         moved: &mut Moved,
@@ -279,41 +242,41 @@ impl<L> Awake<L> {
         // What nobody takes any more is in the way.
         self.pipe.take_if(|(pipe, toward)| *toward != to && !pipe.is_empty());
         if self.pipe.is_none() {
-            self.pipe = hands.pipe().map(|pipe| (pipe, to));
+            self.pipe = host.pipe().map(|pipe| (pipe, to));
         }
-        let Awake { session, upstream, pipe: Some((pipe, toward)), .. } = self else {
+        let ActiveConnection { session, upstream, pipe: Some((pipe, toward)), .. } = self else {
             return false;
         };
-        let line = if let Attached::Open(line) = upstream { Some(line.as_mut()) } else { None };
+        let conn = if let Attached::Open(conn) = upstream { Some(conn.as_mut()) } else { None };
         let (mut from, into) = match to {
-            Side::Client => (line, Some(client)),
-            Side::Upstream => (Some(client), line),
+            Side::Client => (conn, Some(client)),
+            Side::Upstream => (Some(client), conn),
         };
         if is_patient
             && pipe.is_empty()
-            && let (Side::Client, Some(line)) = (to, &mut from)
+            && let (Side::Client, Some(conn)) = (to, &mut from)
         {
             // A head that is in the pipe cannot be taken back; one whose body never comes is a 502.
-            match hands.listen_in(line) {
-                Heard::Nothing => return true,
-                Heard::End => return false,
-                Heard::Bytes => (),
+            match host.peek(conn) {
+                Peeked::Nothing => return true,
+                Peeked::End => return false,
+                Peeked::Bytes => (),
             }
         }
         *toward = to;
         if pipe.is_empty() && !session.output(to).is_empty() {
             // A head and its body leave together.
             let Ok(n) = pipe.pour(session.output(to)) else { return false };
-            session.poured(to, n);
+            session.staged(to, n);
         }
         if pipe.may_take()
             && session.output(to).is_empty()
             && let Some(wire) = from
             && most > 0
         {
-            let result = hands.fill(pipe, wire, usize::try_from(most).unwrap_or(usize::MAX));
+            let result = host.fill(pipe, wire, usize::try_from(most).unwrap_or(usize::MAX));
             moved.add(count(result, |result| match result {
-                Some(n) => session.taken(to.other(), n, now),
+                Some(n) => session.spliced_in(to.other(), n, now),
                 None => session.failed(to.other(), Direction::Read),
             }));
         }
@@ -322,50 +285,50 @@ impl<L> Awake<L> {
             && !is_head_alone
             && let Some(wire) = into
         {
-            let result = hands.drain(pipe, wire);
+            let result = host.drain(pipe, wire);
             moved.add(count(result, |result| match result {
-                Some(n) => session.passed(to, n, now),
+                Some(n) => session.spliced_out(to, n, now),
                 None => session.failed(to, Direction::Write),
             }));
         }
         true
     }
 
-    fn connect<H: Hands<Line = L>>(
+    fn connect<H: Host<Conn = L>>(
         &mut self,
-        hands: &mut H,
+        host: &mut H,
         to: Arc<Upstream>,
         pooled: Option<Duration>,
         now: Instant,
     ) {
-        let idle = pooled.and_then(|most| hands.take_idle(to.id(), most, now));
+        let idle = pooled.and_then(|most| host.take_idle(to.id(), most, now));
         match idle {
-            Some(line) => {
-                self.upstream = Attached::Open(line);
+            Some(conn) => {
+                self.upstream = Attached::Open(conn);
                 self.session.connected(true, now);
             }
-            None => self.try_addresses(hands, Box::new(AddressAttempts::new(to)), now),
+            None => self.try_addresses(host, Box::new(AddressAttempts::new(to)), now),
         }
     }
 
     /// Tries the next address that is left.
-    fn try_addresses<H: Hands<Line = L>>(
+    fn try_addresses<H: Host<Conn = L>>(
         &mut self,
-        hands: &mut H,
+        host: &mut H,
         mut attempts: Box<AddressAttempts>,
         now: Instant,
     ) {
         while let Some(address) = attempts.next_address() {
-            match hands.dial(attempts.upstream().id(), address) {
-                Ok((line, true)) => {
-                    self.upstream = Attached::Open(line);
+            match host.dial(attempts.upstream().id(), address) {
+                Ok((conn, true)) => {
+                    self.upstream = Attached::Open(conn);
                     return self.session.connected(false, now);
                 }
-                Ok((line, false)) => {
-                    self.upstream = Attached::Dialling(line, attempts);
+                Ok((conn, false)) => {
+                    self.upstream = Attached::Connecting(conn, attempts);
                     return;
                 }
-                Err(error) => attempt_failed(hands, &mut attempts, error, now),
+                Err(error) => attempt_failed(host, &mut attempts, error, now),
             }
         }
         // An error of the upstream's says more than what this machine lacks.
@@ -377,20 +340,20 @@ impl<L> Awake<L> {
     }
 
     /// Looks whether a connect has come to an end, good or bad. `None` if it has not.
-    fn look_at_dial<H: Hands<Line = L>>(&mut self, hands: &mut H, now: Instant) -> Option<usize> {
-        let Attached::Dialling(line, _) = &mut self.upstream else { return None };
-        let result = hands.dialled(line)?;
+    fn look_at_connect<H: Host<Conn = L>>(&mut self, host: &mut H, now: Instant) -> Option<usize> {
+        let Attached::Connecting(conn, _) = &mut self.upstream else { return None };
+        let result = host.poll_connected(conn)?;
         let dialling = std::mem::replace(&mut self.upstream, Attached::Nothing);
-        if let Attached::Dialling(line, mut attempts) = dialling {
+        if let Attached::Connecting(conn, mut attempts) = dialling {
             match result {
                 Ok(()) => {
-                    self.upstream = Attached::Open(line);
+                    self.upstream = Attached::Open(conn);
                     self.session.connected(false, now);
                 }
                 Err(error) => {
-                    drop(line);
-                    attempt_failed(hands, &mut attempts, error, now);
-                    self.try_addresses(hands, attempts, now);
+                    drop(conn);
+                    attempt_failed(host, &mut attempts, error, now);
+                    self.try_addresses(host, attempts, now);
                 }
             }
         }
@@ -398,13 +361,13 @@ impl<L> Awake<L> {
     }
 
     /// Gives the upstream connection back, or away.
-    pub fn release<H: Hands<Line = L>>(&mut self, hands: &mut H, keep: bool, now: Instant) {
+    pub fn release<H: Host<Conn = L>>(&mut self, host: &mut H, keep: bool, now: Instant) {
         // What was meant for it is for nobody else.
         self.pipe.take_if(|(_, toward)| *toward == Side::Upstream);
         match std::mem::replace(&mut self.upstream, Attached::Nothing) {
-            Attached::Open(line) if keep => hands.keep(line, now),
+            Attached::Open(conn) if keep => host.keep(conn, now),
             // The next connect begins behind the address that did not answer.
-            Attached::Dialling(_, attempts) => attempts.skip_last(),
+            Attached::Connecting(_, attempts) => attempts.skip_last(),
             Attached::Nothing | Attached::Open(_) => (),
         }
     }
@@ -412,15 +375,15 @@ impl<L> Awake<L> {
 
 /// The address that was tried last has failed. If that is not for what this machine lacks, the next
 /// connect begins behind it.
-fn attempt_failed<H: Hands>(
-    hands: &mut H,
+fn attempt_failed<H: Host>(
+    host: &mut H,
     attempts: &mut AddressAttempts,
     error: io::Error,
     now: Instant,
 ) {
     let id = attempts.upstream().id();
     match attempts.failed(error) {
-        Some(shortage) => hands.complain_of_shortage(id, shortage, now),
+        Some(shortage) => host.complain_of_shortage(id, shortage, now),
         None => attempts.skip_last(),
     }
 }
@@ -452,17 +415,17 @@ fn tell(
     })
 }
 
-/// Tells `heard` how many bytes were moved, or that it failed. Returns the bytes; `None` if nothing
+/// Tells `peeked` how many bytes were moved, or that it failed. Returns the bytes; `None` if nothing
 /// happened.
-fn count(result: io::Result<usize>, heard: impl FnOnce(Option<usize>)) -> Option<usize> {
+fn count(result: io::Result<usize>, peeked: impl FnOnce(Option<usize>)) -> Option<usize> {
     match result {
         Ok(n) => {
-            heard(Some(n));
+            peeked(Some(n));
             return Some(n);
         }
         Err(error) if error.kind() == ErrorKind::WouldBlock => return None,
         Err(error) if error.kind() == ErrorKind::Interrupted => (),
-        Err(_) => heard(None),
+        Err(_) => peeked(None),
     }
     Some(0)
 }

@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::Config;
+use crate::engine::io::{Dialer, Host, Io};
 use crate::engine::pipe::{MOST, Pipes};
 use crate::engine::socket;
 use crate::state::ProxyState;
+use crate::upstream::UpstreamId;
 use crate::upstream::Upstreams;
+use std::net::SocketAddr;
 
 /// How long anything may take before a test fails.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -56,14 +59,13 @@ struct Hand {
     pipes: Arc<Pipes>,
     has_tiny_pipes: bool,
     /// The connection that the next connect makes, at once or when it is looked at.
-    line: Option<Wire>,
+    conn: Option<Wire>,
     /// Connects do not come to an end.
     is_dialling: bool,
 }
 
-impl Hands for Hand {
+impl Io for Hand {
     type Wire = Wire;
-    type Line = Wire;
 
     fn read(&mut self, wire: &mut Wire, into: &mut [u8]) -> io::Result<usize> {
         let n = wire.stream.read(into)?;
@@ -91,31 +93,37 @@ impl Hands for Hand {
         wire.stream.shutdown(std::net::Shutdown::Write)
     }
 
-    fn listen_in(&mut self, wire: &mut Wire) -> Heard {
-        socket::listen_in(&wire.stream)
+    fn peek(&mut self, wire: &mut Wire) -> Peeked {
+        socket::peek(&wire.stream)
     }
 
     fn acknowledge(&mut self, _: &mut Wire) {}
 
     fn reset_on_close(&mut self, _: &mut Wire) {}
+}
 
-    fn pipe(&mut self) -> Option<Pipe> {
-        if self.has_tiny_pipes { Some(self.pipes.tiny()) } else { self.pipes.take() }
-    }
+impl Dialer for Hand {
+    type Conn = Wire;
 
     fn take_idle(&mut self, _: UpstreamId, _: Duration, _: Instant) -> Option<Wire> {
         None
     }
 
     fn dial(&mut self, _: UpstreamId, _: SocketAddr) -> io::Result<(Wire, bool)> {
-        Ok((self.line.take().expect("one connection"), !self.is_dialling))
+        Ok((self.conn.take().expect("one connection"), !self.is_dialling))
     }
 
-    fn dialled(&mut self, _: &mut Wire) -> Option<io::Result<()>> {
+    fn poll_connected(&mut self, _: &mut Wire) -> Option<io::Result<()>> {
         (!self.is_dialling).then_some(Ok(()))
     }
 
     fn keep(&mut self, _: Wire, _: Instant) {}
+}
+
+impl Host for Hand {
+    fn pipe(&mut self) -> Option<Pipe> {
+        if self.has_tiny_pipes { Some(self.pipes.tiny()) } else { self.pipes.take() }
+    }
 
     fn waker(&mut self) -> std::task::Waker {
         std::task::Waker::noop().clone()
@@ -130,7 +138,7 @@ impl Hands for Hand {
 struct World {
     state: Arc<ProxyState>,
     hand: Hand,
-    awake: Awake<Wire>,
+    awake: ActiveConnection<Wire>,
     near_client: Wire,
     client: TcpStream,
     upstream: TcpStream,
@@ -153,10 +161,10 @@ impl World {
         let now = Instant::now();
         let state = Arc::new(ProxyState::new(config, upstreams, now));
         let session = Session::new(state.clone(), IpAddr::from(Ipv4Addr::LOCALHOST), now);
-        let ((near_client, client), (line, upstream)) = (pair(), pair());
+        let ((near_client, client), (conn, upstream)) = (pair(), pair());
         let pipes = Pipes::new(usize::MAX);
-        let hand = Hand { pipes, has_tiny_pipes, line: Some(line), is_dialling: false };
-        World { state, hand, awake: Awake::new(session), near_client, client, upstream }
+        let hand = Hand { pipes, has_tiny_pipes, conn: Some(conn), is_dialling: false };
+        World { state, hand, awake: ActiveConnection::new(session), near_client, client, upstream }
     }
 
     /// Takes turns until `is_done`.
@@ -182,9 +190,9 @@ impl World {
         got
     }
 
-    fn line(&mut self) -> &mut Wire {
-        let Attached::Open(line) = &mut self.awake.upstream else { panic!("no connection") };
-        line
+    fn conn(&mut self) -> &mut Wire {
+        let Attached::Open(conn) = &mut self.awake.upstream else { panic!("no connection") };
+        conn
     }
 }
 
@@ -202,14 +210,14 @@ fn what_a_pipe_holds_for_an_upstream_that_reads_no_more_is_nobody_elses() {
     let mut world = World::new(false);
     world.client.write_all(PUT).expect("room for a head");
     world.arrives(Side::Upstream, PUT.len());
-    world.line().mood = Mood::IsFull;
+    world.conn().mood = Mood::IsFull;
     // All of it has arrived when this returns, so the first read fills a buffer.
     world.client.write_all(&[b'q'; 100_000]).expect("room for a part of a body");
     world.turn_until("something is in the pipe", |world| {
         let pipe = world.awake.pipe.as_ref();
         pipe.is_some_and(|(pipe, to)| !pipe.is_empty() && *to == Side::Upstream)
     });
-    world.line().mood = Mood::IsDeaf;
+    world.conn().mood = Mood::IsDeaf;
     let answer = answer("413 Too Much", 1, 50_000);
     world.upstream.write_all(&answer).expect("room for an answer");
     assert!(world.arrives(Side::Client, answer.len()) == answer, "the answer has come through");
@@ -306,7 +314,7 @@ fn a_body_that_has_come_with_its_head_goes_on_with_it_in_one_write() {
             got += piece[..n].iter().filter(|&&byte| byte == b'b').count();
             got >= BODY
         });
-        assert_eq!(world.line().writes, 1, "{framing}");
+        assert_eq!(world.conn().writes, 1, "{framing}");
         let reads = world.near_client.reads;
         assert!(reads <= most_reads, "{framing}: {reads} reads");
     }

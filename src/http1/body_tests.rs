@@ -185,7 +185,7 @@ fn what_is_moved_stays_replayable_while_it_is_held() {
         let body = &BODIES[4];
         let mut to = Buffer::default();
         to.push(&vec![b'.'; SIZE - room]);
-        to.hold();
+        to.retain();
         to.consume(SIZE - room);
         let mut from = Buffer::default();
         let mut transfer = Transfer::new(Decoder::new(body.framing, 64, 3), Encoder::CHUNKED);
@@ -197,10 +197,10 @@ fn what_is_moved_stays_replayable_while_it_is_held() {
             to.consume(to.len());
         }
         assert_eq!(read_chunks(&sent).0, body.content);
-        if to.holds() {
+        if to.retains() {
             to.rewind();
             assert_eq!(&to.unread()[SIZE - room..], sent);
         }
-        assert_eq!(to.holds(), room == SIZE, "only with room for all of it");
+        assert_eq!(to.retains(), room == SIZE, "only with room for all of it");
     }
 }

@@ -126,7 +126,7 @@ impl Session {
         const WHY: &str = "the request body came too slowly while others waited";
         let patience = self.state.config.timeouts.queue;
         let bytes = self.body_bytes();
-        let is_clients = self.rest_is_clients() && !self.upstream.deaf;
+        let is_clients = self.rest_is_clients() && !self.upstream.write_closed;
         self.check_capacity_again(now);
         if self.link == Link::Buffering {
             if self.state.upstreams.waiting() == 0 {
@@ -201,7 +201,7 @@ impl Session {
                 (true, false) => Timeout::Idle,
             };
         };
-        let output_is_out = self.upstream.is_flushed() || self.upstream.deaf;
+        let output_is_out = self.upstream.is_flushed() || self.upstream.write_closed;
         match (&self.request_leg, &self.response_leg) {
             (RequestLeg::Tunnel, _) => Timeout::Tunnel,
             // The answer is out, and may be the only thing that it came for.
@@ -212,7 +212,7 @@ impl Session {
             (_, ResponseLeg::Head(_)) if self.link == Link::Connecting => Timeout::Connect,
             (_, ResponseLeg::Head(_)) if self.link == Link::Short => Timeout::Shortage,
             (RequestLeg::Body(_), ResponseLeg::Head(_))
-                if !exchange.awaits_continue && !self.upstream.deaf =>
+                if !exchange.awaits_continue && !self.upstream.write_closed =>
             {
                 Timeout::Progress
             }
@@ -222,7 +222,7 @@ impl Session {
     }
 
     /// The deadline has passed.
-    pub(super) fn fire(&mut self, now: Instant) {
+    pub(super) fn on_deadline(&mut self, now: Instant) {
         if self.turned_away.is_some_and(|since| since + TURN_AWAY_TIMEOUT <= now) {
             let is_cut = !self.client.is_flushed();
             self.abort("it was turned away, and did not leave in time", now);

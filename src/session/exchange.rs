@@ -156,7 +156,7 @@ impl Exchange {
 impl Exchange {
     /// The upstream is done with it, so there is room for another one, however long the client takes
     /// to read the answer.
-    pub fn give_room(&mut self) {
+    pub fn give_capacity(&mut self) {
         if let Some(choice) = self.choice.take() {
             self.done_by = Some(choice.upstream().clone());
         }

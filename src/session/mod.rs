@@ -27,11 +27,11 @@ use crate::upstream::Ticket;
 use crate::upstream::Upstream;
 
 pub use deadline::Timeout;
-pub use record::{Outcome, Record};
+pub use record::{ExchangeOutcome, Record};
 pub use splice::Splice;
 
 use exchange::{Exchange, RequestLeg, ResponseLeg};
-use splice::Course;
+use splice::BodyPath;
 
 /// Bytes that are read of a response at a time before its head is known: a long body behind it is
 /// cheaper not copied.
@@ -138,17 +138,17 @@ pub enum Direction {
 
 /// One connection as the session sees it.
 #[derive(Default)]
-struct Port {
+struct ConnState {
     input: Buffer,
     output: Buffer,
     /// Bytes that are on their way out past the buffers; they come before those in `output`.
-    piped: usize,
+    in_pipe: usize,
     /// Nothing more will come, in order.
     ended: bool,
     /// Nothing more will come, by an error.
     failed: bool,
     /// Nothing more is taken.
-    deaf: bool,
+    write_closed: bool,
     shutdown: Shutdown,
 }
 
@@ -161,7 +161,7 @@ enum Shutdown {
     Done,
 }
 
-impl Port {
+impl ConnState {
     fn clear(&mut self) {
         self.input.clear();
         self.output.clear();
@@ -170,7 +170,7 @@ impl Port {
 
     /// For the next connection; what is in the buffers stays.
     fn forget_connection(&mut self) {
-        (self.ended, self.failed, self.deaf, self.piped) = (false, false, false, 0);
+        (self.ended, self.failed, self.write_closed, self.in_pipe) = (false, false, false, 0);
         self.shutdown = Shutdown::No;
     }
 
@@ -180,26 +180,26 @@ impl Port {
 
     /// Bytes that are to be read for it at most, if `read` wait for it already. What goes out waits in
     /// one buffer and not in two: what does not fit there can as well wait in the system.
-    fn appetite(&self, read: usize) -> usize {
+    fn read_budget(&self, read: usize) -> usize {
         if self.output.is_empty() { usize::MAX } else { self.output.room().saturating_sub(read) }
     }
 
     fn can_write(&self) -> bool {
-        !self.deaf && !self.output.is_empty() && self.piped == 0
+        !self.write_closed && !self.output.is_empty() && self.in_pipe == 0
     }
 
     /// Whether it is as it was at first.
     fn is_blank(&self) -> bool {
         self.input.memory() == 0
             && self.output.memory() == 0
-            && self.piped == 0
-            && !(self.ended || self.failed || self.deaf)
+            && self.in_pipe == 0
+            && !(self.ended || self.failed || self.write_closed)
             && self.shutdown == Shutdown::No
     }
 
     /// Whether everything that was to go out has.
     fn is_flushed(&self) -> bool {
-        self.output.is_empty() && self.piped == 0
+        self.output.is_empty() && self.in_pipe == 0
     }
 
     fn half_close(&mut self) {
@@ -254,8 +254,8 @@ pub struct Session {
     state: Arc<ProxyState>,
     peer: IpAddr,
     phase: Phase,
-    client: Port,
-    upstream: Port,
+    client: ConnState,
+    upstream: ConnState,
     link: Link,
     /// The search for the end of the request head that is arriving.
     search: Search,
@@ -311,8 +311,8 @@ impl Session {
             state,
             peer: peer.to_canonical(),
             phase: Phase::Open,
-            client: Port::default(),
-            upstream: Port::default(),
+            client: ConnState::default(),
+            upstream: ConnState::default(),
             link: Link::None,
             search: Search::default(),
             request_leg: RequestLeg::Head,
@@ -385,7 +385,7 @@ impl Session {
         loop {
             let changed = self.settle(now);
             self.note_wait(now);
-            if let Some(next) = self.told() {
+            if let Some(next) = self.pop_action() {
                 return next;
             }
             if changed {
@@ -398,7 +398,7 @@ impl Session {
             if may_fire && self.deadline().is_some_and(|at| at <= now) {
                 // Whatever is waited for next, it is waited for from now on.
                 self.since = now;
-                self.fire(now);
+                self.on_deadline(now);
                 continue;
             }
             return Next::Transfer(self.wants());
@@ -406,7 +406,7 @@ impl Session {
     }
 
     /// What the driver has to be told before anything else.
-    fn told(&mut self) -> Option<Next> {
+    fn pop_action(&mut self) -> Option<Next> {
         if let Some(keep) = self.release.take() {
             return Some(Next::Release { keep });
         }
@@ -429,16 +429,16 @@ impl Session {
     }
 
     /// Nothing moves: gives back memory that is not needed meanwhile. To be called before waiting.
-    pub fn rest(&mut self) {
+    pub fn release_memory(&mut self) {
         for port in [&mut self.client, &mut self.upstream] {
-            port.input.rest();
-            port.output.rest();
+            port.input.release_memory();
+            port.output.release_memory();
         }
     }
 
     /// Room for bytes from `from`; never empty where `Wants` asked to read.
     pub fn space(&mut self, from: Side) -> &mut [u8] {
-        let (for_client, for_upstream) = self.appetites();
+        let (for_client, for_upstream) = self.read_budgets();
         let most_of_request = self.most_of_request();
         let space = match from {
             Side::Client => self.client.input.space(),
@@ -460,7 +460,7 @@ impl Session {
 
     /// `n` bytes were read into `space`; 0 is the end.
     pub fn received(&mut self, from: Side, n: usize, now: Instant) {
-        let port = self.port(from);
+        let port = self.conn_mut(from);
         if n == 0 {
             port.ended = true;
             return;
@@ -478,7 +478,7 @@ impl Session {
 
     /// Bytes for `to`.
     pub fn output(&self, to: Side) -> &[u8] {
-        self.peek_port(to).output.unread()
+        self.conn(to).output.unread()
     }
 
     /// The first `n` bytes of `output` were taken.
@@ -487,7 +487,7 @@ impl Session {
             return;
         }
         self.moved = now;
-        self.port(to).output.consume(n);
+        self.conn_mut(to).output.consume(n);
         if let Some(exchange) = &mut self.exchange {
             match to {
                 Side::Client => exchange.sent_to_client += n as u64,
@@ -498,13 +498,13 @@ impl Session {
 
     /// Whether the sending direction toward `to` is to be closed now.
     pub fn wants_shutdown(&self, to: Side) -> bool {
-        let port = self.peek_port(to);
+        let port = self.conn(to);
         port.shutdown == Shutdown::Wanted && port.is_flushed()
     }
 
     /// It was.
     pub fn shut_down(&mut self, to: Side) {
-        self.port(to).shutdown = Shutdown::Done;
+        self.conn_mut(to).shutdown = Shutdown::Done;
     }
 
     /// The connect has succeeded.
@@ -533,10 +533,10 @@ impl Session {
 
     /// Reading or writing has failed with an error.
     pub fn failed(&mut self, side: Side, direction: Direction) {
-        let port = self.port(side);
+        let port = self.conn_mut(side);
         match direction {
             Direction::Read => port.failed = true,
-            Direction::Write => port.deaf = true,
+            Direction::Write => port.write_closed = true,
         }
         // A client that cannot be written to is gone. What an upstream still has to say is read.
         port.failed |= side == Side::Client;
@@ -555,14 +555,14 @@ impl Session {
             .sum()
     }
 
-    fn port(&mut self, side: Side) -> &mut Port {
+    fn conn_mut(&mut self, side: Side) -> &mut ConnState {
         match side {
             Side::Client => &mut self.client,
             Side::Upstream => &mut self.upstream,
         }
     }
 
-    fn peek_port(&self, side: Side) -> &Port {
+    fn conn(&self, side: Side) -> &ConnState {
         match side {
             Side::Client => &self.client,
             Side::Upstream => &self.upstream,
@@ -570,20 +570,20 @@ impl Session {
     }
 
     /// Bytes of bodies that are to be read at most, for the client and for the upstream.
-    fn appetites(&self) -> (usize, usize) {
+    fn read_budgets(&self) -> (usize, usize) {
         let (sent, answered) = (self.client.input.len(), self.upstream.input.len());
-        (self.client.appetite(answered), self.upstream.appetite(sent))
+        (self.client.read_budget(answered), self.upstream.read_budget(sent))
     }
 
     fn wants(&self) -> Wants {
-        let (for_client, for_upstream) = self.appetites();
+        let (for_client, for_upstream) = self.read_budgets();
         let (up, down) = (self.course(Side::Upstream), self.course(Side::Client));
         let is_open = matches!(self.link, Link::Open { .. });
         let client_read = match self.phase {
             Phase::Open => match self.request_leg {
                 RequestLeg::Head => true,
                 // What an upstream does not take is not asked for either.
-                RequestLeg::Body(_) => !self.upstream.deaf && for_upstream >= LEAST_READ,
+                RequestLeg::Body(_) => !self.upstream.write_closed && for_upstream >= LEAST_READ,
                 RequestLeg::Tunnel => for_upstream >= LEAST_READ,
                 RequestLeg::Done | RequestLeg::Cut => false,
             },
@@ -598,16 +598,16 @@ impl Session {
         let client_read = client_read
             && self.client.can_read()
             && self.most_of_request() > 0
-            && up != Course::Flush;
+            && up != BodyPath::Flush;
         Wants {
             client_read,
             client_write: self.client.can_write(),
-            upstream_read: upstream_read && self.upstream.can_read() && down != Course::Flush,
+            upstream_read: upstream_read && self.upstream.can_read() && down != BodyPath::Flush,
             upstream_write: is_open && self.upstream.can_write(),
             splice: match (up, down) {
                 // What is on its way comes first: both cannot be in one pipe.
-                (_, Course::Splice(splice)) if self.client.piped > 0 => Some(splice),
-                (Course::Splice(splice), _) | (_, Course::Splice(splice)) => Some(splice),
+                (_, BodyPath::Splice(splice)) if self.client.in_pipe > 0 => Some(splice),
+                (BodyPath::Splice(splice), _) | (_, BodyPath::Splice(splice)) => Some(splice),
                 _ => None,
             },
             is_last: self.is_last_output(),

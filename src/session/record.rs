@@ -12,7 +12,7 @@ pub struct Record {
     /// Who asked, as far as trusted peers say.
     pub client: IpAddr,
     /// How it ended.
-    pub outcome: Outcome,
+    pub outcome: ExchangeOutcome,
     /// The status of the answer; 499 if the client left before there was one.
     pub status: u16,
     /// Why we answered ourselves, or gave up; empty if an upstream's answer went through.
@@ -31,7 +31,7 @@ pub struct Record {
 
 /// How an exchange ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum ExchangeOutcome {
     /// The client got a whole answer, the upstream's or ours.
     Finished,
     /// The client got a part of an answer, and can see that it is only a part.
@@ -54,9 +54,9 @@ impl fmt::Display for Record {
             self.took.as_millis()
         )?;
         match self.outcome {
-            Outcome::Finished => (),
-            Outcome::Aborted => write!(f, " aborted")?,
-            Outcome::ClientGone => write!(f, " unfinished")?,
+            ExchangeOutcome::Finished => (),
+            ExchangeOutcome::Aborted => write!(f, " aborted")?,
+            ExchangeOutcome::ClientGone => write!(f, " unfinished")?,
         }
         if self.why.is_empty() { Ok(()) } else { write!(f, ": {}", self.why) }
     }

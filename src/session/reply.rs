@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::exchange::{RequestLeg, ResponseLeg};
-use super::{End, Link, Outcome, Phase, Record, Session};
+use super::{End, ExchangeOutcome, Link, Phase, Record, Session};
 use crate::http1::body::{Encoder, Transfer};
 use crate::http1::rewrite;
 use crate::http1::rewrite::Answer;
@@ -34,7 +34,7 @@ impl Session {
         };
         exchange.persists =
             reject.is_well_framed() && exchange.request.keep_alive && body_is_short && !ends;
-        exchange.give_room();
+        exchange.give_capacity();
         exchange.status = reject.status;
         exchange.why = reject.why;
         exchange.sent_to_client = 0;
@@ -79,7 +79,7 @@ impl Session {
             || matches!(self.request_leg, RequestLeg::Cut)
             || !self.client.input.is_empty();
         self.sends_long_bodies = exchange.request_bytes > self.state.config.limits.head as u64;
-        self.record(Outcome::Finished, "", now);
+        self.record(ExchangeOutcome::Finished, "", now);
         self.upstream.clear();
         self.request_leg = RequestLeg::Head;
         self.response_leg = ResponseLeg::Idle;
@@ -93,7 +93,7 @@ impl Session {
     pub(super) fn abort(&mut self, why: &'static str, now: Instant) {
         self.drop_link();
         self.upstream.clear();
-        self.record(Outcome::Aborted, why, now);
+        self.record(ExchangeOutcome::Aborted, why, now);
         self.response_leg = ResponseLeg::Idle;
         self.request_leg = RequestLeg::Cut;
         self.phase = Phase::Last(End::Abort);
@@ -102,26 +102,26 @@ impl Session {
     /// The client is gone.
     pub(super) fn client_gone(&mut self, now: Instant) {
         self.drop_link();
-        self.record(Outcome::ClientGone, "the client left", now);
+        self.record(ExchangeOutcome::ClientGone, "the client left", now);
         self.phase = Phase::Closed { abort: true };
     }
 
     /// Ends both directions of a tunnel.
     pub(super) fn end_tunnel(&mut self, why: &'static str, now: Instant) {
         self.drop_link();
-        self.record(Outcome::Finished, why, now);
+        self.record(ExchangeOutcome::Finished, why, now);
         self.phase = Phase::Closed { abort: false };
     }
 
     /// Writes down how the exchange ended, if there is one.
-    fn record(&mut self, outcome: Outcome, why: &'static str, now: Instant) {
+    fn record(&mut self, outcome: ExchangeOutcome, why: &'static str, now: Instant) {
         let Some(exchange) = self.exchange.take() else { return };
-        let tally = &self.state.tally;
+        let counters = &self.state.counters;
         let is_own = exchange.response.is_none() && exchange.status != 101;
         match outcome {
-            Outcome::Finished => tally.count_answer(exchange.status, is_own),
-            Outcome::Aborted => tally.aborted.add_one(),
-            Outcome::ClientGone => tally.client_gone.add_one(),
+            ExchangeOutcome::Finished => counters.count_answer(exchange.status, is_own),
+            ExchangeOutcome::Aborted => counters.aborted.add_one(),
+            ExchangeOutcome::ClientGone => counters.client_gone.add_one(),
         }
         let bytes_of_leg = |leg: &RequestLeg| match leg {
             RequestLeg::Body(transfer) => transfer.bytes,
@@ -130,12 +130,12 @@ impl Session {
         let why = if why.is_empty() { exchange.why } else { why };
         let upstream = exchange.choice.as_ref().map(|c| c.upstream().clone()).or(exchange.done_by);
         let is_error = match outcome {
-            Outcome::Finished => is_own && matches!(exchange.status, 502..=504),
-            Outcome::Aborted => true,
-            Outcome::ClientGone => false,
+            ExchangeOutcome::Finished => is_own && matches!(exchange.status, 502..=504),
+            ExchangeOutcome::Aborted => true,
+            ExchangeOutcome::ClientGone => false,
         };
         if is_error {
-            let is_aborted = outcome == Outcome::Aborted;
+            let is_aborted = outcome == ExchangeOutcome::Aborted;
             self.state.errors.count(upstream.as_ref(), exchange.status, is_aborted, why, now);
         }
         self.report = Some(Record {

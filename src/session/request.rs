@@ -21,7 +21,7 @@ use crate::message::fields::{Name, number};
 use crate::message::{BadBody, Framing, Method, Reject, Request, Version};
 use crate::rate_limit::WINDOW;
 use crate::upstream::TicketStatus;
-use crate::upstream::health::Seen;
+use crate::upstream::health::Observation;
 use crate::upstream::{Chosen, InFlight, NoChoice, TRIAL_INTERVAL};
 
 /// Seconds after which a request that met our own shortage may be tried again.
@@ -120,7 +120,7 @@ impl Session {
         exchange.request.keep_alive &= self.turned_away.is_none();
         let refusal = self.refusal(&head, client, now);
         if refusal.is_none() {
-            self.upstream.output.hold();
+            self.upstream.output.retain();
             let rules = RequestRules {
                 peer: self.peer,
                 trusted,
@@ -207,7 +207,7 @@ impl Session {
     /// Moves what has arrived of the request's body. Returns whether anything has changed.
     pub(super) fn relay_request(&mut self, now: Instant) -> bool {
         let RequestLeg::Body(transfer) = &mut self.request_leg else { return false };
-        if self.upstream.deaf {
+        if self.upstream.write_closed {
             return false;
         }
         let Some(exchange) = &mut self.exchange else { return false };
@@ -248,7 +248,7 @@ impl Session {
         let Some(exchange) = &mut self.exchange else { return };
         match self.state.upstreams.pick(&exchange.tried, now) {
             Ok(choice) => return self.go_on_with(choice, now),
-            Err(NoChoice::Full) => return self.wait_for_room(now),
+            Err(NoChoice::Full) => return self.wait_for_capacity(now),
             Err(NoChoice::Nobody) => (),
         }
         if exchange.attempts > 0 {
@@ -271,7 +271,7 @@ impl Session {
     }
 
     /// Every upstream has as many requests as it may: this one waits, unless too many do.
-    fn wait_for_room(&mut self, now: Instant) {
+    fn wait_for_capacity(&mut self, now: Instant) {
         let is_buffered = self.is_body_buffered();
         let Some(exchange) = &mut self.exchange else { return };
         // Room at the one that has failed is for others.
@@ -281,7 +281,7 @@ impl Session {
             self.link = Link::Buffering;
             return self.check_capacity_again(now);
         }
-        exchange.queued = self.state.upstreams.wait_for_room(exchange.client, &exchange.tried);
+        exchange.queued = self.state.upstreams.wait_for_capacity(exchange.client, &exchange.tried);
         if exchange.queued.is_none() {
             return self.overloaded(TOO_MANY_WAIT);
         }
@@ -292,7 +292,7 @@ impl Session {
     /// Whether as much of the request's body has come as can be kept here. A request waits for
     /// capacity only then: an upstream is not kept for a body that does not come.
     fn is_body_buffered(&self) -> bool {
-        let (_, for_upstream) = self.appetites();
+        let (_, for_upstream) = self.read_budgets();
         let awaits_continue = self.exchange.as_ref().is_some_and(|e| e.awaits_continue);
         let is_arriving = matches!(self.request_leg, RequestLeg::Body(_));
         !is_arriving || awaits_continue || for_upstream < LEAST_READ
@@ -333,7 +333,7 @@ impl Session {
 
     /// More is asked for than the upstreams can do. Whoever is told so soon can turn elsewhere.
     pub(super) fn overloaded(&mut self, why: &'static str) {
-        self.state.tally.shed.add_one();
+        self.state.counters.shed.add_one();
         self.answer(Reject::with(503, why), Some(RETRY_AFTER_OVERLOAD));
     }
 
@@ -371,7 +371,11 @@ impl Session {
             ConnectFailure::Remote(kind) => {
                 let timed_out = kind == ErrorKind::TimedOut;
                 self.observe(
-                    if timed_out { Seen::ConnectTimedOut } else { Seen::NoConnection },
+                    if timed_out {
+                        Observation::ConnectTimedOut
+                    } else {
+                        Observation::NoConnection
+                    },
                     now,
                 );
                 self.retry_or_give_up(Failure::Connect, false, now);
@@ -447,7 +451,7 @@ impl Session {
         let attempt = Attempt {
             reused,
             wrote: exchange.wrote,
-            replayable: self.upstream.output.holds(),
+            replayable: self.upstream.output.retains(),
             idempotent: exchange.request.method.is_idempotent(),
             response_began: exchange.response_began,
             answered: exchange.response.is_some(),
@@ -464,13 +468,13 @@ impl Session {
         }
         match verdict {
             Verdict::RetrySame => {
-                self.state.tally.retried.add_one();
+                self.state.counters.retried.add_one();
                 if let Some(choice) = exchange.choice.take() {
                     self.attempt(choice, false, now);
                 }
             }
             Verdict::RetryOther => {
-                self.state.tally.retried.add_one();
+                self.state.counters.retried.add_one();
                 exchange.last_failure = failure.text();
                 exchange.tried.extend(exchange.choice.as_ref().map(|c| c.upstream().id()));
                 self.choose(now);
@@ -489,7 +493,7 @@ impl Session {
         let is_trial = exchange.choice.as_ref().is_some_and(|c| c.chosen() == Chosen::Trial);
         if !was_counted || is_trial {
             let client = client_addr::key_of(exchange.client);
-            self.observe(Seen::Broken { client }, now);
+            self.observe(Observation::Broken { client }, now);
         }
     }
 
@@ -507,7 +511,7 @@ impl Session {
         matches!(self.request_leg, RequestLeg::Body(_))
             && !self.request_leg.is_discarding()
             && !awaits_continue
-            && (self.upstream.is_flushed() || self.upstream.deaf)
+            && (self.upstream.is_flushed() || self.upstream.write_closed)
     }
 
     /// The upstream has neither read all of the request nor answered it in time. It is not its fault
@@ -517,7 +521,7 @@ impl Session {
             || !self.client.is_flushed()
             || self.rest_is_clients();
         if self.state.config.health.eject_after.is_some() && !is_held_up {
-            self.observe(Seen::TooLate, now);
+            self.observe(Observation::TooLate, now);
         }
     }
 
@@ -528,8 +532,8 @@ impl Session {
         let counts = self.state.config.health.eject_after.is_some();
         let seen = match exchange.response {
             Some(response) if counts && is_own_fault(response.status) => return, // it has counted
-            Some(_) => Seen::MalformedBody(why),
-            None => Seen::Malformed(why),
+            Some(_) => Observation::MalformedBody(why),
+            None => Observation::Malformed(why),
         };
         if counts || choice.chosen() == Chosen::Trial {
             self.observe(seen, now);
@@ -551,7 +555,7 @@ impl Session {
     }
 
     /// Tells what was seen of the upstream that was chosen.
-    pub(super) fn observe(&self, seen: Seen, now: Instant) {
+    pub(super) fn observe(&self, seen: Observation, now: Instant) {
         if let Some(choice) = self.exchange.as_ref().and_then(|exchange| exchange.choice.as_ref()) {
             self.state.upstreams.observe_choice(choice, seen, now);
         }

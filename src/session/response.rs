@@ -77,7 +77,7 @@ impl Session {
     /// Its connections are not used again for a while (rule 29).
     fn distrust_upstream(&self, now: Instant) {
         if let Some(choice) = self.exchange.as_ref().and_then(|exchange| exchange.choice.as_ref()) {
-            choice.upstream().distrust(now);
+            choice.upstream().disable_reuse(now);
         }
     }
 
@@ -201,8 +201,8 @@ impl Session {
             }
             _ => Some(choice.served()),
         });
-        self.upstream.output.let_go();
-        if self.upstream.deaf && !matches!(self.request_leg, RequestLeg::Done) {
+        self.upstream.output.end_retain();
+        if self.upstream.write_closed && !matches!(self.request_leg, RequestLeg::Done) {
             self.request_leg = RequestLeg::Cut;
         }
         self.response_leg = if response.framing == Framing::Empty {
@@ -259,7 +259,7 @@ impl Session {
         if let Some(seen) = self.exchange.as_ref().and_then(|e| Some(e.choice.as_ref()?.served())) {
             self.observe(seen, now);
         }
-        self.upstream.output.let_go();
+        self.upstream.output.end_retain();
         self.request_leg = RequestLeg::Tunnel;
         self.response_leg = ResponseLeg::Tunnel;
     }
@@ -272,7 +272,7 @@ impl Session {
             exchange.request_bytes += up as u64;
             exchange.response_bytes += down as u64;
         }
-        if self.upstream.failed || self.upstream.deaf {
+        if self.upstream.failed || self.upstream.write_closed {
             self.abort("the upstream broke off the tunnel", now);
             return true;
         }

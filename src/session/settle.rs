@@ -79,7 +79,7 @@ impl Session {
         if self.link != Link::None {
             self.release = Some(self.is_upstream_reusable(now));
             self.link = Link::None;
-            self.exchange.iter_mut().for_each(Exchange::give_room);
+            self.exchange.iter_mut().for_each(Exchange::give_capacity);
             changed = true;
         }
         if matches!(self.request_leg, RequestLeg::Body(_)) && !self.request_leg.is_discarding() {
@@ -107,14 +107,14 @@ impl Session {
             return false;
         };
         if !self.upstream.input.is_empty() {
-            choice.upstream().distrust(now);
+            choice.upstream().disable_reuse(now);
         }
         response.keep_alive
             && response.framing != Framing::UntilClose
             && choice.upstream().may_reuse(now)
             && matches!(self.request_leg, RequestLeg::Done)
             && self.upstream.is_flushed()
-            && !(self.upstream.ended || self.upstream.failed || self.upstream.deaf)
+            && !(self.upstream.ended || self.upstream.failed || self.upstream.write_closed)
     }
 
     fn settle_last(&mut self, end: End) -> bool {

@@ -24,7 +24,7 @@ pub struct Splice {
 
 /// How the bytes of a body go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Course {
+pub(super) enum BodyPath {
     /// Through the buffers.
     Copy,
     /// Past the session as soon as what was read of it has left the input.
@@ -35,45 +35,45 @@ pub(super) enum Course {
 
 impl Session {
     /// How the body toward `to` goes on.
-    pub(super) fn course(&self, to: Side) -> Course {
-        let port = self.peek_port(to);
-        if port.deaf || (to == Side::Upstream && !matches!(self.link, Link::Open { .. })) {
-            return Course::Copy;
+    pub(super) fn course(&self, to: Side) -> BodyPath {
+        let port = self.conn(to);
+        if port.write_closed || (to == Side::Upstream && !matches!(self.link, Link::Open { .. })) {
+            return BodyPath::Copy;
         }
         let left = self.body_toward(to).and_then(Transfer::left_as_it_comes).unwrap_or(0);
-        let is_next = self.peek_port(to.other()).input.is_empty();
-        if port.piped > 0 {
-            Course::Splice(Splice { to, most: if is_next { left } else { 0 } })
-        } else if left < LEAST || port.output.can_hold_more() {
-            Course::Copy
+        let is_next = self.conn(to.other()).input.is_empty();
+        if port.in_pipe > 0 {
+            BodyPath::Splice(Splice { to, most: if is_next { left } else { 0 } })
+        } else if left < LEAST || port.output.can_retain_more() {
+            BodyPath::Copy
         } else if is_next {
-            Course::Splice(Splice { to, most: left })
+            BodyPath::Splice(Splice { to, most: left })
         } else {
-            Course::Flush
+            BodyPath::Flush
         }
     }
 
     /// The first `n` bytes of `output` go ahead of those that are taken.
-    pub fn poured(&mut self, to: Side, n: usize) {
-        let port = self.port(to);
-        port.output.let_go();
+    pub fn staged(&mut self, to: Side, n: usize) {
+        let port = self.conn_mut(to);
+        port.output.end_retain();
         port.output.consume(n);
-        port.piped += n;
+        port.in_pipe += n;
         if let (Side::Client, Some(exchange)) = (to, &mut self.exchange) {
             exchange.sent_to_client += n as u64;
         }
     }
 
     /// `n` bytes of a body were taken from `from`, past the session; 0 is the end.
-    pub fn taken(&mut self, from: Side, n: usize, now: Instant) {
+    pub fn spliced_in(&mut self, from: Side, n: usize, now: Instant) {
         if n == 0 {
-            self.port(from).ended = true;
+            self.conn_mut(from).ended = true;
             return;
         }
         self.moved = now;
-        let to = self.port(from.other());
-        to.piped += n;
-        to.output.let_go();
+        let to = self.conn_mut(from.other());
+        to.in_pipe += n;
+        to.output.end_retain();
         let transfer = match (from, &mut self.request_leg, &mut self.response_leg) {
             (Side::Client, RequestLeg::Body(transfer), _) => transfer,
             (Side::Upstream, _, ResponseLeg::Body(transfer)) => transfer,
@@ -87,10 +87,10 @@ impl Session {
     }
 
     /// `to` took `n` of the bytes that are on their way past the session.
-    pub fn passed(&mut self, to: Side, n: usize, now: Instant) {
+    pub fn spliced_out(&mut self, to: Side, n: usize, now: Instant) {
         self.moved = now;
-        let port = self.port(to);
-        port.piped = port.piped.saturating_sub(n);
+        let port = self.conn_mut(to);
+        port.in_pipe = port.in_pipe.saturating_sub(n);
         if let (Side::Upstream, Some(exchange)) = (to, &mut self.exchange) {
             exchange.wrote |= n > 0;
         }

@@ -56,21 +56,21 @@ pub trait Balance: Send + Sync {
 pub fn of_policy(policy: Policy, seed: u64) -> Box<dyn Balance> {
     let draws = Draws(AtomicU64::new(seed));
     match policy {
-        Policy::RoundRobin => Box::new(RoundRobin { turn: Turn::from(&draws) }),
+        Policy::RoundRobin => Box::new(RoundRobin { cursor: Cursor::from(&draws) }),
         Policy::Random => Box::new(Random { draws }),
-        Policy::LeastRequests => Box::new(LeastRequests { turn: Turn::from(&draws) }),
+        Policy::LeastRequests => Box::new(LeastRequests { cursor: Cursor::from(&draws) }),
         Policy::TwoChoices => Box::new(TwoChoices { draws }),
     }
 }
 
 /// One after the other.
 struct RoundRobin {
-    turn: Turn,
+    cursor: Cursor,
 }
 
 impl Balance for RoundRobin {
     fn pick(&self, among: &Candidates<'_>, again: bool) -> usize {
-        self.turn.next(among.len(), again)
+        self.cursor.next(among.len(), again)
     }
 }
 
@@ -88,12 +88,12 @@ impl Balance for Random {
 /// The fewest exchanges in flight; among equals, one after the other. Whoever has none is not to be
 /// outdone, so all are looked at only if all are busy.
 struct LeastRequests {
-    turn: Turn,
+    cursor: Cursor,
 }
 
 impl Balance for LeastRequests {
     fn pick(&self, among: &Candidates<'_>, again: bool) -> usize {
-        let start = self.turn.next(among.len(), again);
+        let start = self.cursor.next(among.len(), again);
         let (mut fewest, mut chosen) = (usize::MAX, start);
         for numbers in [start..among.len(), 0..start] {
             for number in numbers {
@@ -129,12 +129,12 @@ impl Balance for TwoChoices {
 }
 
 /// Whose turn it is.
-struct Turn(AtomicUsize);
+struct Cursor(AtomicUsize);
 
-impl Turn {
+impl Cursor {
     fn from(draws: &Draws) -> Self {
         // Half the range is left, so that the count does not wrap within the life of a process.
-        Turn(AtomicUsize::new(draws.next() as usize >> 1))
+        Cursor(AtomicUsize::new(draws.next() as usize >> 1))
     }
 
     fn next(&self, len: usize, again: bool) -> usize {
@@ -253,7 +253,7 @@ mod tests {
             let begin = |(i, &count): (usize, &usize)| vec![i; count];
             let busy = in_flight.iter().enumerate().flat_map(begin);
             let _busy: Vec<_> = busy.map(|i| live[i].begin(Chosen::Live)).collect();
-            let balance = LeastRequests { turn: Turn(AtomicUsize::new(0)) };
+            let balance = LeastRequests { cursor: Cursor(AtomicUsize::new(0)) };
             let picks = [(); 4].map(|()| balance.pick(&all(&live), false));
             assert_eq!(picks, chosen, "{in_flight:?}");
         }

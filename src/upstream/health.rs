@@ -10,7 +10,7 @@ use std::fmt;
 
 /// What was seen of an upstream, by a probe or by a real request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seen {
+pub enum Observation {
     /// A probe got a passing status.
     ProbePassed,
     /// A real request got a response head. It clears earlier doubts but never restores: it may be
@@ -64,11 +64,11 @@ pub struct HealthRules {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     /// No longer chosen.
-    Ejected(Seen),
+    Ejected(Observation),
     /// Chosen again.
-    Restored(Seen),
+    Restored(Observation),
     /// It would no longer be chosen, but too few others would be; its count starts again.
-    Spared(Seen),
+    Spared(Observation),
 }
 
 /// Why an upstream is ejected, which decides what restores it.
@@ -167,34 +167,42 @@ impl Health {
     /// serves them, unless the operator has decided that it does not (`eject_after`). What
     /// requests have seen ejects only if that `may` be: perhaps it is the requests' fault, and then
     /// all would be ejected one after the other.
-    pub fn observe(&mut self, seen: Seen, rules: &HealthRules, may_eject: bool) -> Option<Change> {
+    pub fn observe(
+        &mut self,
+        seen: Observation,
+        rules: &HealthRules,
+        may_eject: bool,
+    ) -> Option<Change> {
         match seen {
-            Seen::ProbePassed => {
+            Observation::ProbePassed => {
                 self.bad_probes = 0;
                 self.losses.clear();
                 self.good_probes += u32::from(!self.is_up());
             }
-            Seen::Served | Seen::TrialServed => {
+            Observation::Served | Observation::TrialServed => {
                 self.errors_before = std::mem::take(&mut self.errors);
                 self.losses.clear();
-                self.good_trials += u32::from(!self.is_up() && seen == Seen::TrialServed);
+                self.good_trials += u32::from(!self.is_up() && seen == Observation::TrialServed);
             }
-            Seen::ServerError(_) | Seen::TrialFailed(_) | Seen::TooLate | Seen::Malformed(_) => {
+            Observation::ServerError(_)
+            | Observation::TrialFailed(_)
+            | Observation::TooLate
+            | Observation::Malformed(_) => {
                 self.errors = self.errors.saturating_add(1);
                 self.errors_before = 0;
             }
-            Seen::MalformedBody(_) => {
+            Observation::MalformedBody(_) => {
                 let before = std::mem::take(&mut self.errors_before);
                 self.errors = self.errors.max(before).saturating_add(1);
             }
-            Seen::BadStatus(_)
-            | Seen::ProbeUnanswered
-            | Seen::ProbeClosed
-            | Seen::ProbeMalformed(_) => {
+            Observation::BadStatus(_)
+            | Observation::ProbeUnanswered
+            | Observation::ProbeClosed
+            | Observation::ProbeMalformed(_) => {
                 self.bad_probes = self.bad_probes.saturating_add(1);
             }
-            Seen::Broken { client } => self.losses.add(client),
-            Seen::NoConnection | Seen::ConnectTimedOut => (),
+            Observation::Broken { client } => self.losses.add(client),
+            Observation::NoConnection | Observation::ConnectTimedOut => (),
         }
         if !seen.is_good() {
             (self.good_probes, self.good_trials) = (0, 0);
@@ -211,7 +219,8 @@ impl Health {
         };
         let is_well = match fault {
             Fault::Unreachable => {
-                let is_there = matches!(seen, Seen::TrialServed | Seen::TrialFailed(_));
+                let is_there =
+                    matches!(seen, Observation::TrialServed | Observation::TrialFailed(_));
                 is_there || self.good_probes >= rules.rise
             }
             Fault::Failing => self.good_trials >= GOOD_TRIALS,
@@ -223,8 +232,8 @@ impl Health {
     }
 
     /// What is wrong with one that is up, after `seen`.
-    fn fault(&self, seen: Seen, rules: &HealthRules) -> Option<Fault> {
-        let has_no_door = matches!(seen, Seen::NoConnection | Seen::ConnectTimedOut);
+    fn fault(&self, seen: Observation, rules: &HealthRules) -> Option<Fault> {
+        let has_no_door = matches!(seen, Observation::NoConnection | Observation::ConnectTimedOut);
         if has_no_door || self.bad_probes.saturating_add(self.losses.count) >= rules.fall {
             return Some(Fault::Unreachable);
         }
@@ -232,54 +241,63 @@ impl Health {
     }
 }
 
-impl Seen {
+impl Observation {
     /// Whether it tells of no fault.
     pub fn is_good(self) -> bool {
-        matches!(self, Seen::ProbePassed | Seen::Served | Seen::TrialServed)
+        matches!(self, Observation::ProbePassed | Observation::Served | Observation::TrialServed)
     }
 
     /// Whether it is a request that something went wrong with, perhaps by its own fault.
     pub fn is_of_a_request(self) -> bool {
         match self {
-            Seen::ServerError(_) | Seen::TrialFailed(_) | Seen::TooLate => true,
-            Seen::Malformed(_) | Seen::MalformedBody(_) | Seen::Broken { .. } => true,
-            Seen::ProbePassed | Seen::Served | Seen::TrialServed | Seen::BadStatus(_) => false,
-            Seen::ProbeUnanswered | Seen::ProbeClosed | Seen::ProbeMalformed(_) => false,
-            Seen::NoConnection | Seen::ConnectTimedOut => false,
+            Observation::ServerError(_) | Observation::TrialFailed(_) | Observation::TooLate => {
+                true
+            }
+            Observation::Malformed(_)
+            | Observation::MalformedBody(_)
+            | Observation::Broken { .. } => true,
+            Observation::ProbePassed
+            | Observation::Served
+            | Observation::TrialServed
+            | Observation::BadStatus(_) => false,
+            Observation::ProbeUnanswered
+            | Observation::ProbeClosed
+            | Observation::ProbeMalformed(_) => false,
+            Observation::NoConnection | Observation::ConnectTimedOut => false,
         }
     }
 }
 
-impl fmt::Display for Seen {
+impl fmt::Display for Observation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Seen::ProbePassed => write!(f, "a probe passed"),
-            Seen::Served => write!(f, "it answered a request"),
-            Seen::TrialServed => write!(f, "it answered when it was tried"),
-            Seen::ServerError(status) => {
+            Observation::ProbePassed => write!(f, "a probe passed"),
+            Observation::Served => write!(f, "it answered a request"),
+            Observation::TrialServed => write!(f, "it answered when it was tried"),
+            Observation::ServerError(status) => {
                 write!(f, "it fails one request after the other, the last one with {status}")
             }
-            Seen::TrialFailed(status) => write!(f, "it answered {status} when it was tried"),
-            Seen::TooLate => write!(f, "it does not answer requests in time"),
-            Seen::Malformed(why) | Seen::MalformedBody(why) => {
+            Observation::TrialFailed(status) => write!(f, "it answered {status} when it was tried"),
+            Observation::TooLate => write!(f, "it does not answer requests in time"),
+            Observation::Malformed(why) | Observation::MalformedBody(why) => {
                 write!(f, "its answers to requests are refused: {why}")
             }
-            Seen::BadStatus(status) => write!(
+            Observation::BadStatus(status) => write!(
                 f,
                 "a probe got status {status} (see --active-health-check-path, -status and -host)"
             ),
-            Seen::ProbeUnanswered => write!(f, "a probe got no HTTP answer in time"),
-            Seen::ProbeClosed => write!(
+            Observation::ProbeUnanswered => write!(f, "a probe got no HTTP answer in time"),
+            Observation::ProbeClosed => write!(
                 f,
                 "the connection of a probe was closed before a whole head of an answer had come (is \
                  it a port for TLS?)"
             ),
-            Seen::ProbeMalformed(why) => {
+            Observation::ProbeMalformed(why) => {
                 write!(f, "a probe got an answer that no request can use: {why}")
             }
-            Seen::Broken { .. } => write!(f, "it broke off connections without an answer"),
-            Seen::NoConnection => write!(f, "it refuses connections"),
-            Seen::ConnectTimedOut => write!(f, "no connection was made in time"),
+            Observation::Broken { .. } => write!(f, "it broke off connections without an answer"),
+            Observation::NoConnection => write!(f, "it refuses connections"),
+            Observation::ConnectTimedOut => write!(f, "no connection was made in time"),
         }
     }
 }
@@ -338,10 +356,10 @@ mod tests {
     fn a_change_is_told_once_and_says_why() {
         let mut health = Health::default();
         assert_eq!(
-            health.observe(Seen::NoConnection, &RULES, true),
-            Some(Change::Ejected(Seen::NoConnection))
+            health.observe(Observation::NoConnection, &RULES, true),
+            Some(Change::Ejected(Observation::NoConnection))
         );
-        assert_eq!(health.observe(Seen::NoConnection, &RULES, true), None);
+        assert_eq!(health.observe(Observation::NoConnection, &RULES, true), None);
     }
 
     /// The same letters, and after which of them it was spared (s).
@@ -371,21 +389,21 @@ mod tests {
         if health.is_up() { 'U' } else { 'e' }
     }
 
-    fn seen_of(c: char) -> Seen {
+    fn seen_of(c: char) -> Observation {
         match c {
-            'p' => Seen::ProbePassed,
-            's' => Seen::Served,
-            't' => Seen::TrialServed,
-            'b' => Seen::Broken { client: 1 },
-            'c' => Seen::Broken { client: 2 },
-            'd' => Seen::Broken { client: 3 },
-            'E' => Seen::ServerError(500),
-            'l' => Seen::TooLate,
-            'F' => Seen::TrialFailed(500),
-            'm' => Seen::Malformed("x"),
-            'M' => Seen::MalformedBody("x"),
-            '5' => Seen::BadStatus(500),
-            _ => Seen::NoConnection,
+            'p' => Observation::ProbePassed,
+            's' => Observation::Served,
+            't' => Observation::TrialServed,
+            'b' => Observation::Broken { client: 1 },
+            'c' => Observation::Broken { client: 2 },
+            'd' => Observation::Broken { client: 3 },
+            'E' => Observation::ServerError(500),
+            'l' => Observation::TooLate,
+            'F' => Observation::TrialFailed(500),
+            'm' => Observation::Malformed("x"),
+            'M' => Observation::MalformedBody("x"),
+            '5' => Observation::BadStatus(500),
+            _ => Observation::NoConnection,
         }
     }
 }

@@ -27,8 +27,8 @@ use crate::config::Config;
 use crate::lock::Lock;
 use balance::{Balance, Candidates};
 use concurrency::ConcurrencyLimit;
-use ejection::{TRIAL_PATIENCE, TRICKLE};
-use health::{Change, HealthRules, Seen};
+use ejection::{TRIAL_PATIENCE, TRIAL_SPACING};
+use health::{Change, HealthRules, Observation};
 use wait_queue::WaitQueue;
 
 pub use choice::{Chosen, NoChoice};
@@ -36,7 +36,7 @@ pub use ejection::TRIAL_INTERVAL;
 pub use id::UpstreamId;
 #[cfg(test)]
 pub(crate) use upstream::test_upstreams;
-pub use upstream::{DISTRUST, InFlight, Upstream};
+pub use upstream::{InFlight, REUSE_PAUSE, Upstream};
 
 /// A request that waits for capacity, until this is dropped; it gets a choice.
 pub type Waiting = wait_queue::Waiting<InFlight>;
@@ -62,7 +62,7 @@ pub struct Upstreams {
     next_trial: Lock<Option<Instant>>,
     failed_open: Arc<AtomicU64>,
     /// Held while an observation that must not eject too many is taken into account.
-    turning: Lock<()>,
+    observing: Lock<()>,
 }
 
 impl Upstreams {
@@ -103,7 +103,7 @@ impl Upstreams {
             live_count: AtomicUsize::new(config.upstreams.len()),
             next_trial: Lock::default(),
             failed_open,
-            turning: Lock::default(),
+            observing: Lock::default(),
         }
     }
 
@@ -160,7 +160,7 @@ impl Upstreams {
 
     /// A request of `client` waits for one that is not in `tried` to have room. `None`: too many
     /// wait already.
-    pub fn wait_for_room(&self, client: IpAddr, tried: &[UpstreamId]) -> Option<Waiting> {
+    pub fn wait_for_capacity(&self, client: IpAddr, tried: &[UpstreamId]) -> Option<Waiting> {
         let waiting = self.limit.as_ref()?.queue.join(client, tried);
         // Some may have come free before it was known that somebody waits for it.
         self.serve_queue();
@@ -186,67 +186,67 @@ impl Upstreams {
         }
         let (mut due, mut next) = (None, None);
         for upstream in self.all.iter().filter(|upstream| !upstream.is_up()) {
-            let mut condition = upstream.condition.lock();
-            let Some(at) = condition.trial_at else { continue };
+            let mut ejection = upstream.ejection.lock();
+            let Some(at) = ejection.trial_at else { continue };
             if due.is_none() && at <= now && !tried.contains(&upstream.id()) {
                 // One at a time; it says sooner what came of it, or never.
-                let is_free = condition.trial_out_until.is_none_or(|until| until <= now);
+                let is_free = ejection.trial_out_until.is_none_or(|until| until <= now);
                 due = is_free.then(|| upstream.begin(Chosen::Trial)).flatten();
-                let pause = if due.is_some() { condition.pause() } else { TRICKLE };
-                condition.trial_at = Some(now + pause);
+                let pause = if due.is_some() { ejection.pause() } else { TRIAL_SPACING };
+                ejection.trial_at = Some(now + pause);
                 if let Some(choice) = &mut due {
                     choice.trial_until = Some(now + TRIAL_PATIENCE);
-                    condition.trial_out_until = choice.trial_until;
+                    ejection.trial_out_until = choice.trial_until;
                 }
             }
-            next = condition.trial_at.map_or(next, |at| earlier(next, at));
+            next = ejection.trial_at.map_or(next, |at| earlier(next, at));
         }
         *next_trial = next;
         due
     }
 
     /// Takes into account what was seen of an upstream, by a probe or by a real request.
-    pub fn observe(&self, id: UpstreamId, seen: Seen, now: Instant) {
+    pub fn observe(&self, id: UpstreamId, seen: Observation, now: Instant) {
         let Some(upstream) = self.all.get(id.0) else { return };
-        if seen == Seen::Served && !upstream.is_doubted.load(Ordering::Relaxed) {
+        if seen == Observation::Served && !upstream.is_doubted.load(Ordering::Relaxed) {
             return;
         }
         log::trace!("upstream {} seen: {seen:?}", upstream.name());
         // Of several that are seen at once, each is to know how many are left.
-        let turning = (!seen.is_good()).then(|| self.turning.lock());
+        let observing = (!seen.is_good()).then(|| self.observing.lock());
         let stays = match seen {
-            Seen::Broken { .. } if self.ejected() + 1 >= self.all.len() => {
+            Observation::Broken { .. } if self.ejected() + 1 >= self.all.len() => {
                 Some("it is the last one live")
             }
-            Seen::Broken { .. } => None,
+            Observation::Broken { .. } => None,
             _ if seen.is_of_a_request() && self.is_half_ejected() => {
                 Some("no more than half of all are ejected for that")
             }
             _ => None,
         };
         let (change, trial_at) = {
-            let mut condition = upstream.condition.lock();
-            let change = condition.health.observe(seen, &self.rules, stays.is_none());
-            upstream.is_doubted.store(condition.health.is_doubted(), Ordering::Relaxed);
+            let mut ejection = upstream.ejection.lock();
+            let change = ejection.health.observe(seen, &self.rules, stays.is_none());
+            upstream.is_doubted.store(ejection.health.is_doubted(), Ordering::Relaxed);
             if matches!(change, Some(Change::Ejected(_) | Change::Restored(_))) {
-                upstream.turn();
-                condition.trial_out_until = None;
+                upstream.next_epoch();
+                ejection.trial_out_until = None;
             }
             match change {
                 Some(Change::Ejected(why)) => {
-                    condition.ejected_for = Some(why);
-                    condition.ejected(self.trials, now);
+                    ejection.ejected_for = Some(why);
+                    ejection.ejected(self.trials, now);
                 }
                 Some(Change::Restored(_)) => {
-                    (condition.trial_at, condition.restored_at) = (None, Some(now));
+                    (ejection.trial_at, ejection.restored_at) = (None, Some(now));
                 }
-                None if seen == Seen::TrialServed && !condition.health.is_up() => {
-                    condition.trial_out_until = None;
-                    condition.try_again_soon(now);
+                None if seen == Observation::TrialServed && !ejection.health.is_up() => {
+                    ejection.trial_out_until = None;
+                    ejection.try_again_soon(now);
                 }
                 Some(Change::Spared(_)) | None => (),
             }
-            (change, condition.trial_at)
+            (change, ejection.trial_at)
         };
         self.expect_trial(trial_at);
         let Some(change) = change else { return };
@@ -254,7 +254,7 @@ impl Upstreams {
             return upstream.warn_of(seen, stays, now);
         }
         let live = self.renew_live_list();
-        drop(turning);
+        drop(observing);
         let of = self.all.len();
         match change {
             Change::Ejected(why) => {
@@ -273,8 +273,8 @@ impl Upstreams {
     }
 
     /// Takes into account what was seen of an upstream that was chosen for a request.
-    pub fn observe_choice(&self, choice: &InFlight, seen: Seen, now: Instant) {
-        if choice.is_of_before() {
+    pub fn observe_choice(&self, choice: &InFlight, seen: Observation, now: Instant) {
+        if choice.is_outdated() {
             return;
         }
         self.observe(choice.upstream.id(), seen, now);
@@ -283,14 +283,14 @@ impl Upstreams {
             return;
         }
         let trial_at = {
-            let mut condition = choice.upstream.condition.lock();
-            condition.put_off(now);
+            let mut ejection = choice.upstream.ejection.lock();
+            ejection.put_off(now);
             let name = choice.upstream.name();
-            let pause = condition.pause();
+            let pause = ejection.pause();
             log::info!(
                 "upstream {name} failed a request that tried it: {seen}; the next in {pause:?}"
             );
-            condition.trial_at
+            ejection.trial_at
         };
         self.expect_trial(trial_at);
     }

@@ -25,10 +25,10 @@ fn picks(upstreams: &Upstreams, tried: &[UpstreamId], now: Instant) -> Vec<usize
 fn only_live_upstreams_that_were_not_tried_are_chosen() {
     let now = Instant::now();
     let upstreams = upstreams(4, |_| ());
-    upstreams.observe(UpstreamId(1), Seen::NoConnection, now);
+    upstreams.observe(UpstreamId(1), Observation::NoConnection, now);
     assert_eq!(picks(&upstreams, &[], now), [0, 2, 3]);
     assert_eq!(picks(&upstreams, &[UpstreamId(0), UpstreamId(3)], now), [2]);
-    upstreams.observe(UpstreamId(1), Seen::ProbePassed, now);
+    upstreams.observe(UpstreamId(1), Observation::ProbePassed, now);
     assert_eq!(picks(&upstreams, &[], now), [0, 1, 2, 3]);
 }
 
@@ -37,8 +37,8 @@ fn with_nobody_live_ejected_ones_are_tried_if_allowed() {
     for fail_open in [true, false] {
         let now = Instant::now();
         let upstreams = upstreams(2, |config| config.retry.fail_open = fail_open);
-        upstreams.observe(UpstreamId(0), Seen::NoConnection, now);
-        upstreams.observe(UpstreamId(1), Seen::NoConnection, now);
+        upstreams.observe(UpstreamId(0), Observation::NoConnection, now);
+        upstreams.observe(UpstreamId(1), Observation::NoConnection, now);
         let expected: &[usize] = if fail_open { &[0, 1] } else { &[] };
         assert_eq!(picks(&upstreams, &[], now), expected);
         assert_eq!(upstreams.failed_open() > 0, fail_open);
@@ -49,7 +49,7 @@ fn with_nobody_live_ejected_ones_are_tried_if_allowed() {
 fn without_probes_one_request_tries_an_ejected_upstream_and_restores_it() {
     let start = Instant::now();
     let upstreams = upstreams(2, |config| config.health.interval = None);
-    upstreams.observe(UpstreamId(0), Seen::NoConnection, start);
+    upstreams.observe(UpstreamId(0), Observation::NoConnection, start);
     assert_eq!(picks(&upstreams, &[], start), [1]);
     let later = start + TRIAL_INTERVAL;
     let trial = upstreams.pick(&[], later).unwrap();
@@ -64,8 +64,8 @@ fn each_ejected_upstream_is_tried_once_an_interval() {
     let start = Instant::now();
     let after = |seconds| start + Duration::from_secs(seconds);
     let upstreams = upstreams(4, |config| config.health.interval = None);
-    upstreams.observe(UpstreamId(2), Seen::NoConnection, start);
-    upstreams.observe(UpstreamId(1), Seen::NoConnection, after(4));
+    upstreams.observe(UpstreamId(2), Observation::NoConnection, start);
+    upstreams.observe(UpstreamId(1), Observation::NoConnection, after(4));
     let trial = |tried: &[UpstreamId], now| {
         let choice = upstreams.pick(tried, now).ok()?;
         (choice.chosen() == Chosen::Trial).then(|| choice.upstream().id().0)
@@ -87,7 +87,7 @@ fn each_ejected_upstream_is_tried_once_an_interval() {
         let tried: Vec<_> = tried.into_iter().collect();
         assert_eq!(trial(&tried, after(seconds)), expected, "after {seconds} s, not {tried:?}");
     }
-    upstreams.observe(UpstreamId(1), Seen::TrialServed, after(41));
+    upstreams.observe(UpstreamId(1), Observation::TrialServed, after(41));
     assert_eq!(trial(&[], after(60)), Some(2));
     assert_eq!(trial(&[], after(60)), None, "the other one is live again");
 }
@@ -96,7 +96,7 @@ fn each_ejected_upstream_is_tried_once_an_interval() {
 fn trials(answers: &str) -> Vec<u64> {
     let start = Instant::now();
     let upstreams = upstreams(2, |config| config.health.eject_after = Some(1));
-    upstreams.observe(UpstreamId(0), Seen::ServerError(500), start);
+    upstreams.observe(UpstreamId(0), Observation::ServerError(500), start);
     let mut answers = answers.chars();
     let mut at = Vec::new();
     for second in 0..2_000 {
@@ -108,7 +108,7 @@ fn trials(answers: &str) -> Vec<u64> {
         at.push(second);
         let seen = match answers.next() {
             Some('+') => choice.served(),
-            Some('-') => Seen::ServerError(500),
+            Some('-') => Observation::ServerError(500),
             _ => break,
         };
         upstreams.observe_choice(&choice, seen, now);
@@ -130,7 +130,7 @@ fn one_that_fails_again_soon_after_it_came_back_is_left_alone_for_longer() {
     let after = |seconds| start + Duration::from_secs(seconds);
     let upstreams = upstreams(2, |config| config.health.eject_after = Some(1));
     let fail_and_return = |at: u64| {
-        upstreams.observe(UpstreamId(0), Seen::ServerError(500), after(at));
+        upstreams.observe(UpstreamId(0), Observation::ServerError(500), after(at));
         let mut seconds = at..;
         let back = seconds.find(|second| {
             let choice = upstreams.pick(&[], after(*second)).unwrap();
@@ -152,12 +152,12 @@ fn errors_eject_no_more_than_half_and_probes_do_not_bring_those_back() {
     let now = Instant::now();
     let upstreams = upstreams(4, |config| config.health.eject_after = Some(2));
     for id in [0, 1, 2, 3].repeat(3) {
-        upstreams.observe(UpstreamId(id), Seen::TooLate, now);
+        upstreams.observe(UpstreamId(id), Observation::TooLate, now);
     }
     assert_eq!(picks(&upstreams, &[], now), [2, 3]);
-    upstreams.observe(UpstreamId(0), Seen::ProbePassed, now);
+    upstreams.observe(UpstreamId(0), Observation::ProbePassed, now);
     assert_eq!(picks(&upstreams, &[], now), [2, 3]);
-    upstreams.observe(UpstreamId(2), Seen::NoConnection, now);
+    upstreams.observe(UpstreamId(2), Observation::NoConnection, now);
     assert_eq!(picks(&upstreams, &[], now), [3], "a closed door is another matter");
 }
 
@@ -167,10 +167,10 @@ fn losses_do_not_eject_the_last_live_upstream() {
     let upstreams = upstreams(2, |_| ());
     for (client, id) in [0, 0, 0, 1, 1, 1].into_iter().enumerate() {
         let client = client as u64;
-        upstreams.observe(UpstreamId(id), Seen::Broken { client }, now);
+        upstreams.observe(UpstreamId(id), Observation::Broken { client }, now);
     }
     assert_eq!(picks(&upstreams, &[], now), [1]);
-    upstreams.observe(UpstreamId(1), Seen::NoConnection, now);
+    upstreams.observe(UpstreamId(1), Observation::NoConnection, now);
     assert!(upstreams.live().is_empty(), "a closed door is another matter");
 }
 
@@ -179,9 +179,9 @@ fn connections_of_an_upstream_that_talks_unasked_are_not_reused_for_a_while() {
     let now = Instant::now();
     let upstream = &upstreams(1, |_| ()).all()[0].clone();
     assert!(upstream.may_reuse(now));
-    upstream.distrust(now);
-    assert!(!upstream.may_reuse(now + DISTRUST - Duration::from_secs(1)));
-    assert!(upstream.may_reuse(now + DISTRUST));
+    upstream.disable_reuse(now);
+    assert!(!upstream.may_reuse(now + REUSE_PAUSE - Duration::from_secs(1)));
+    assert!(upstream.may_reuse(now + REUSE_PAUSE));
 }
 
 #[test]
@@ -203,15 +203,15 @@ fn what_is_seen_of_a_request_counts_only_for_the_state_it_was_sent_in() {
     });
     let slow: Vec<_> =
         (0..20).filter_map(|_| upstreams.pick(&[UpstreamId(1)], start).ok()).collect();
-    upstreams.observe(UpstreamId(0), Seen::TooLate, start);
+    upstreams.observe(UpstreamId(0), Observation::TooLate, start);
     for second in [10, 11, 12] {
         let trial = upstreams.pick(&[], after(second)).unwrap();
         assert_eq!(trial.chosen(), Chosen::Trial, "after {second} s");
         upstreams.observe_choice(&trial, trial.served(), after(second));
-        upstreams.observe_choice(&slow[0], Seen::TooLate, after(second));
+        upstreams.observe_choice(&slow[0], Observation::TooLate, after(second));
     }
     assert_eq!(picks(&upstreams, &[], after(12)), [0, 1], "the three good ones were in a row");
-    upstreams.observe_choice(&slow[0], Seen::TooLate, after(13));
+    upstreams.observe_choice(&slow[0], Observation::TooLate, after(13));
     assert_eq!(picks(&upstreams, &[], after(13)), [0, 1], "and it is live again since");
 }
 
@@ -228,7 +228,7 @@ fn a_trial_that_is_over_late_makes_no_room_for_one_beside_the_next() {
     let start = Instant::now();
     let after = |seconds| start + Duration::from_secs(seconds);
     let upstreams = upstreams(2, |config| config.health.eject_after = Some(1));
-    upstreams.observe(UpstreamId(0), Seen::TooLate, start);
+    upstreams.observe(UpstreamId(0), Observation::TooLate, start);
     let first = served_trial(&upstreams, after(10));
     let second = upstreams.pick(&[], after(11)).unwrap();
     assert_eq!(second.chosen(), Chosen::Trial);
@@ -245,9 +245,9 @@ fn a_trial_that_fails_in_two_ways_fails_once() {
     let start = Instant::now();
     let after = |seconds| start + Duration::from_secs(seconds);
     let upstreams = upstreams(2, |config| config.health.eject_after = Some(1));
-    upstreams.observe(UpstreamId(0), Seen::TooLate, start);
+    upstreams.observe(UpstreamId(0), Observation::TooLate, start);
     let trial = upstreams.pick(&[], after(10)).unwrap();
-    for seen in [trial.failed(500), Seen::Broken { client: 1 }] {
+    for seen in [trial.failed(500), Observation::Broken { client: 1 }] {
         upstreams.observe_choice(&trial, seen, after(10));
     }
     assert_eq!(picks(&upstreams, &[], after(29)), [1]);
@@ -259,7 +259,7 @@ fn a_trial_that_fails_in_two_ways_fails_once() {
 fn trials_that_say_nothing_come_no_sooner_than_those_that_fail() {
     let start = Instant::now();
     let upstreams = upstreams(2, |config| config.health.eject_after = Some(1));
-    upstreams.observe(UpstreamId(0), Seen::TooLate, start);
+    upstreams.observe(UpstreamId(0), Observation::TooLate, start);
     let mut now = start;
     let mut at = Vec::new();
     for second in 0..120 {

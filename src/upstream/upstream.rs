@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use super::choice::Chosen;
 use super::concurrency::ConcurrencyLimit;
-use super::ejection::Condition;
-use super::health::Seen;
+use super::ejection::EjectionState;
+use super::health::Observation;
 use super::id::UpstreamId;
 use super::idle_limit::IdleLimit;
 use crate::config::Authority;
@@ -19,7 +19,7 @@ use crate::lock::Lock;
 
 /// How long the connections of an upstream are not used again after it sent bytes that nobody asked
 /// for. Longer than any of them may be idle, so that none of those made before is ever used again.
-pub const DISTRUST: Duration = Duration::from_secs(120);
+pub const REUSE_PAUSE: Duration = Duration::from_secs(120);
 
 /// One server that requests can be sent to.
 pub struct Upstream {
@@ -32,14 +32,14 @@ pub struct Upstream {
     in_flight: AtomicUsize,
     limit: Option<ConcurrencyLimit<InFlight>>,
     /// How often it was ejected or restored; odd while it is ejected.
-    turns: AtomicU32,
+    epoch: AtomicU32,
     /// Whether a `Served` could change anything; spares the lock on every good answer.
     pub(super) is_doubted: AtomicBool,
     /// Whether its connections may not be used again for a while; spares the lock when they may.
-    is_distrusted: AtomicBool,
+    is_reuse_disabled: AtomicBool,
     /// How long it lets connections be idle.
     pub idle_limit: IdleLimit,
-    pub(super) condition: Lock<Condition>,
+    pub(super) ejection: Lock<EjectionState>,
 }
 
 impl Upstream {
@@ -57,11 +57,11 @@ impl Upstream {
             first_address: AtomicUsize::new(0),
             in_flight: AtomicUsize::new(0),
             limit,
-            turns: AtomicU32::new(0),
+            epoch: AtomicU32::new(0),
             is_doubted: AtomicBool::new(false),
-            is_distrusted: AtomicBool::new(false),
+            is_reuse_disabled: AtomicBool::new(false),
             idle_limit: IdleLimit::default(),
-            condition: Lock::default(),
+            ejection: Lock::default(),
         }
     }
 
@@ -87,28 +87,28 @@ impl Upstream {
 
     /// Whether it is on the live list.
     pub fn is_up(&self) -> bool {
-        self.turns.load(Ordering::Acquire).is_multiple_of(2)
+        self.epoch.load(Ordering::Acquire).is_multiple_of(2)
     }
 
     /// What it was ejected for the last time; `None` if it never was.
-    pub fn ejected_for(&self) -> Option<Seen> {
-        self.condition.lock().ejected_for
+    pub fn ejected_for(&self) -> Option<Observation> {
+        self.ejection.lock().ejected_for
     }
 
     /// It is ejected or restored.
-    pub(super) fn turn(&self) {
-        self.turns.fetch_add(1, Ordering::AcqRel);
+    pub(super) fn next_epoch(&self) {
+        self.epoch.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Whether a connection to it may serve a second exchange.
     pub fn may_reuse(&self, now: Instant) -> bool {
-        if !self.is_distrusted.load(Ordering::Acquire) {
+        if !self.is_reuse_disabled.load(Ordering::Acquire) {
             return true;
         }
-        let until = self.condition.lock().distrusted_until;
+        let until = self.ejection.lock().reuse_disabled_until;
         let is_over = until.is_none_or(|until| until <= now);
         if is_over {
-            self.is_distrusted.store(false, Ordering::Release);
+            self.is_reuse_disabled.store(false, Ordering::Release);
         }
         is_over
     }
@@ -116,11 +116,11 @@ impl Upstream {
     /// It has sent bytes beyond a response, or before any request. Such bytes would be taken for
     /// the answer to the next request if they came a moment later, so for a while no connection of
     /// its is used twice.
-    pub fn distrust(&self, now: Instant) {
-        self.condition.lock().distrusted_until = Some(now + DISTRUST);
-        if !self.is_distrusted.swap(true, Ordering::AcqRel) {
+    pub fn disable_reuse(&self, now: Instant) {
+        self.ejection.lock().reuse_disabled_until = Some(now + REUSE_PAUSE);
+        if !self.is_reuse_disabled.swap(true, Ordering::AcqRel) {
             log::warn!(
-                "upstream {} sent bytes that belong to no response; for {DISTRUST:?} each request \
+                "upstream {} sent bytes that belong to no response; for {REUSE_PAUSE:?} each request \
                  gets a connection of its own",
                 self.name
             );
@@ -128,8 +128,8 @@ impl Upstream {
     }
 
     /// Says once in a while that it fails requests, and stays.
-    pub(super) fn warn_of(&self, seen: Seen, stays: &str, now: Instant) {
-        if self.condition.lock().warnings.may_log(now) {
+    pub(super) fn warn_of(&self, seen: Observation, stays: &str, now: Instant) {
+        if self.ejection.lock().warnings.may_log(now) {
             log::warn!("upstream {}: {seen}; {stays}, so it is not ejected", self.name);
         }
     }
@@ -163,11 +163,11 @@ impl Upstream {
             Some(_) => (),
             None => drop(self.in_flight.fetch_add(1, Ordering::SeqCst)),
         }
-        let turns = self.turns.load(Ordering::Acquire);
+        let epoch = self.epoch.load(Ordering::Acquire);
         Some(InFlight {
             upstream: self.clone(),
             chosen,
-            turns,
+            epoch,
             trial_until: None,
             has_failed: AtomicBool::new(false),
         })
@@ -185,8 +185,8 @@ impl Upstream {
 pub struct InFlight {
     pub(super) upstream: Arc<Upstream>,
     pub(super) chosen: Chosen,
-    /// `Upstream::turns` when it was chosen.
-    turns: u32,
+    /// `Upstream::epoch` when it was chosen.
+    epoch: u32,
     /// How long no other one is sent to try the upstream, if this one is.
     pub(super) trial_until: Option<Instant>,
     /// Whether it has failed as a trial.
@@ -206,14 +206,14 @@ impl InFlight {
 
     /// Whether the upstream was ejected or restored since: what is seen of it says nothing about
     /// now.
-    pub(super) fn is_of_before(&self) -> bool {
-        self.turns != self.upstream.turns.load(Ordering::Acquire)
+    pub(super) fn is_outdated(&self) -> bool {
+        self.epoch != self.upstream.epoch.load(Ordering::Acquire)
     }
 
     /// If it is the trial that is out, none is any more.
     pub(super) fn end_trial(&self) {
         if let Some(until) = self.trial_until {
-            self.upstream.condition.lock().trial_out_until.take_if(|out| *out == until);
+            self.upstream.ejection.lock().trial_out_until.take_if(|out| *out == until);
         }
     }
 
@@ -224,14 +224,14 @@ impl InFlight {
     }
 
     /// What a response head from it means for its health.
-    pub fn served(&self) -> Seen {
-        if self.chosen == Chosen::Trial { Seen::TrialServed } else { Seen::Served }
+    pub fn served(&self) -> Observation {
+        if self.chosen == Chosen::Trial { Observation::TrialServed } else { Observation::Served }
     }
 
     /// What one means that tells of a fault of the upstream's own.
-    pub fn failed(&self, status: u16) -> Seen {
+    pub fn failed(&self, status: u16) -> Observation {
         let is_trial = self.chosen == Chosen::Trial;
-        if is_trial { Seen::TrialFailed(status) } else { Seen::ServerError(status) }
+        if is_trial { Observation::TrialFailed(status) } else { Observation::ServerError(status) }
     }
 }
 

@@ -1,5 +1,5 @@
 use crate::config::Config;
-use crate::upstream::health::Seen;
+use crate::upstream::health::Observation;
 use crate::upstream::{Chosen, InFlight, NoChoice, TicketStatus, UpstreamId, Upstreams, Waiting};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -42,7 +42,7 @@ impl World {
 
     fn ask_without(&self, client: u8, tried: &[UpstreamId]) -> Option<Waiting> {
         assert_eq!(self.upstreams.pick(tried, self.now).err(), Some(NoChoice::Full));
-        self.upstreams.wait_for_room([192, 0, 2, client].into(), tried)
+        self.upstreams.wait_for_capacity([192, 0, 2, client].into(), tried)
     }
 
     /// One request is over after the other; who has room then, by place in `waiting`.
@@ -218,7 +218,7 @@ fn one_that_has_been_at_all_that_are_live_gets_the_room_of_ejected_ones() {
     let mut world = World::new(3, 100);
     let ids: Vec<_> = world.served.iter().map(|choice| choice.upstream().id()).collect();
     let waiting = [world.ask(1), world.ask_without(2, &ids[..1]), world.ask_without(3, &ids[..2])];
-    world.upstreams.observe(ids[2], Seen::NoConnection, world.now);
+    world.upstreams.observe(ids[2], Observation::NoConnection, world.now);
     world.served.pop();
     let served = |waiting: &Option<Waiting>| waiting.as_ref().and_then(chosen).map(|c| c.chosen());
     let expected = [None, None, Some(Chosen::FailOpen)];
@@ -230,11 +230,11 @@ fn one_that_has_been_at_all_that_are_live_gets_the_room_of_ejected_ones() {
 fn an_upstream_that_comes_back_serves_those_that_wait() {
     let mut world = World::new(2, 100);
     let gone = world.served[0].upstream().id();
-    world.upstreams.observe(gone, Seen::NoConnection, world.now);
+    world.upstreams.observe(gone, Observation::NoConnection, world.now);
     drop(world.served.remove(0));
     let waiting = world.ask(1).expect("room to wait");
     assert!(chosen(&waiting).is_none(), "it is ejected");
-    world.upstreams.observe(gone, Seen::ProbePassed, world.now);
+    world.upstreams.observe(gone, Observation::ProbePassed, world.now);
     assert!(chosen(&waiting).is_some());
 }
 
@@ -252,7 +252,7 @@ fn newcomers_take_no_more_than_half_of_the_turns_while_those_that_come_back_wait
             // Six come in the time of five turns.
             let coming = if turn % 5 == 0 { 2 } else { 1 };
             for client in fresh.by_ref().take(coming) {
-                newcomers.push(world.upstreams.wait_for_room(client, &[]));
+                newcomers.push(world.upstreams.wait_for_capacity(client, &[]));
             }
             // Every second turn is a newcomer's, and the newest one has it.
             if turn % 2 == 0 && turn / 2 < regulars.len() {

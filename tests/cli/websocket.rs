@@ -23,17 +23,17 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a WebSocket upstream has seen.
 #[derive(Default)]
-struct Seen {
+struct Observation {
     handshakes: AtomicUsize,
     messages: AtomicUsize,
     closes: AtomicUsize,
 }
 
 /// A WebSocket upstream that sends every message back. It ends with the test process.
-fn websocket_echo() -> (SocketAddr, Arc<Seen>) {
+fn websocket_echo() -> (SocketAddr, Arc<Observation>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
-    let seen: Arc<Seen> = Arc::default();
+    let seen: Arc<Observation> = Arc::default();
     let shared = seen.clone();
     std::thread::spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {
@@ -44,7 +44,7 @@ fn websocket_echo() -> (SocketAddr, Arc<Seen>) {
     (address, seen)
 }
 
-fn serve(stream: TcpStream, seen: &Seen) {
+fn serve(stream: TcpStream, seen: &Observation) {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let Ok(mut socket) = tungstenite::accept(stream) else { return };
     seen.handshakes.fetch_add(1, Ordering::SeqCst);

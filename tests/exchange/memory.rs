@@ -106,7 +106,7 @@ fn what_a_side_does_not_take_is_not_read_from_the_other() {
         assert!(wire.left() >= (1 << 20) - SIZE, "one buffer was read at most");
     }
     assert!(world.most_buffered <= MOST_BUFFERED);
-    world.session.rest();
+    world.session.release_memory();
     assert!(world.session.buffered() <= 2 * (SIZE + SMALL), "one buffer holds it, each way");
     (world.client.is_full, world.upstream.is_full) = (false, false);
     world.drive();
@@ -154,7 +154,7 @@ fn during_an_exchange_no_more_than_a_head_is_held_of_what_comes_behind_the_reque
         let mut world = asked(&(request.clone() + &pipelined));
         let held = pipelined.len() - world.client.left();
         assert!(held <= head, "{case}: {held} bytes are read of the next requests");
-        world.session.rest();
+        world.session.release_memory();
         let memory = world.session.buffered();
         assert!(memory <= 24 * 1024, "{case}: {memory} bytes are held");
         // And every one of them has its turn.

@@ -196,7 +196,7 @@ impl World {
             }
             Step::AnotherWaits => {
                 let other = IpAddr::from([192, 0, 2, 99]);
-                let place = self.state.upstreams.wait_for_room(other, &[]);
+                let place = self.state.upstreams.wait_for_capacity(other, &[]);
                 self.waiting.push(place.expect("a place in the queue"));
             }
             Step::Live(count) => assert_eq!(self.state.upstreams.live().len(), *count, "live"),

@@ -4,13 +4,13 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use balancebeam::Config;
-use balancebeam::session::{ConnectFailure, Outcome, Side};
+use balancebeam::session::{ConnectFailure, ExchangeOutcome, Side};
 
 use crate::world::Event;
 
-pub const FINISHED: Outcome = Outcome::Finished;
-pub const ABORTED: Outcome = Outcome::Aborted;
-pub const GONE: Outcome = Outcome::ClientGone;
+pub const FINISHED: ExchangeOutcome = ExchangeOutcome::Finished;
+pub const ABORTED: ExchangeOutcome = ExchangeOutcome::Aborted;
+pub const GONE: ExchangeOutcome = ExchangeOutcome::ClientGone;
 
 /// Which connection to an upstream is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -281,7 +281,7 @@ impl Script {
         self.event(Event::Released { keep: false })
     }
 
-    pub fn reported(self, status: u16, outcome: Outcome) -> Self {
+    pub fn reported(self, status: u16, outcome: ExchangeOutcome) -> Self {
         self.event(Event::Reported { status, outcome })
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use balancebeam::Config;
 use balancebeam::buffer;
-use balancebeam::session::{Direction, Next, Outcome, Session, Side, Splice, Wants};
+use balancebeam::session::{Direction, ExchangeOutcome, Next, Session, Side, Splice, Wants};
 use balancebeam::state::ProxyState;
 use balancebeam::upstream::Waiting;
 use balancebeam::upstream::{InFlight, Upstreams};
@@ -28,7 +28,7 @@ pub enum Event {
     Connect { upstream: usize, source: Source },
     Queued,
     Released { keep: bool },
-    Reported { status: u16, outcome: Outcome },
+    Reported { status: u16, outcome: ExchangeOutcome },
     HalfClosed(Side),
     Closed { abort: bool },
 }
@@ -166,7 +166,7 @@ impl World {
             match self.session.next(self.now) {
                 Next::Transfer(wants) => {
                     if !self.transfer(wants) {
-                        self.session.rest();
+                        self.session.release_memory();
                         return self.check_rest(wants);
                     }
                 }
@@ -320,7 +320,7 @@ impl World {
         let mut moved = false;
         if pipe.bytes.is_empty() && !session.output(to).is_empty() {
             pipe.bytes.extend_from_slice(session.output(to));
-            session.poured(to, pipe.bytes.len());
+            session.staged(to, pipe.bytes.len());
             moved = true;
         }
         let (from, into) = match to {
@@ -337,7 +337,7 @@ impl World {
                 pipe.bytes.extend_from_slice(&left[..len]);
                 pipe.may_take = false;
                 from.read += len;
-                session.taken(to.other(), len, now);
+                session.spliced_in(to.other(), len, now);
                 self.spliced += len;
                 moved = true;
             } else if from.ended {
@@ -345,7 +345,7 @@ impl World {
                     !std::mem::replace(&mut from.end_was_read, true),
                     "an end was read already"
                 );
-                session.taken(to.other(), 0, now);
+                session.spliced_in(to.other(), 0, now);
                 moved = true;
             }
         }
@@ -362,7 +362,7 @@ impl World {
         let len = pipe.bytes.len().min(steps.write);
         into.seen.extend(pipe.bytes.drain(..len));
         pipe.may_take |= pipe.bytes.is_empty();
-        session.passed(to, len, now);
+        session.spliced_out(to, len, now);
         true
     }
 

@@ -84,7 +84,7 @@ impl Simulation {
         if client.pipe.bytes.is_empty() && !output.is_empty() {
             let len = output.len();
             client.pipe.bytes.extend_from_slice(output);
-            client.session.poured(to, len);
+            client.session.staged(to, len);
             moved = Some(len);
         }
         if most > 0 && client.pipe.may_take && self.may() {
@@ -110,13 +110,13 @@ impl Simulation {
         let ready = client.ready();
         if ready == 0 {
             return client.tells_its_end().then(|| {
-                client.session.taken(Side::Client, 0, self.now);
+                client.session.spliced_in(Side::Client, 0, self.now);
                 0
             });
         }
         let len = self.draws.piece(ready.min(usize::try_from(most).unwrap_or(usize::MAX)));
         client.pipe.take(&client.to_send[client.sent..client.sent + len]);
-        client.session.taken(Side::Client, len, self.now);
+        client.session.spliced_in(Side::Client, len, self.now);
         client.sent += len;
         Some(len)
     }
@@ -134,7 +134,7 @@ impl Simulation {
         let len = self.draws.piece(conn.says.len().min(most));
         client.pipe.take(&conn.says[..len]);
         conn.says.drain(..len);
-        client.session.taken(Side::Upstream, len, self.now);
+        client.session.spliced_in(Side::Upstream, len, self.now);
         Some(len)
     }
 
@@ -142,7 +142,7 @@ impl Simulation {
         let client = &mut self.clients[at];
         let len = self.draws.piece(client.pipe.bytes.len());
         client.received.extend_from_slice(&client.pipe.pass(len));
-        client.session.passed(Side::Client, len, self.now);
+        client.session.spliced_out(Side::Client, len, self.now);
         len
     }
 
@@ -154,7 +154,7 @@ impl Simulation {
         let len = self.draws.piece(client.pipe.bytes.len());
         let bytes = client.pipe.pass(len);
         self.tell_upstream(at, &bytes);
-        self.clients[at].session.passed(Side::Upstream, len, self.now);
+        self.clients[at].session.spliced_out(Side::Upstream, len, self.now);
         len
     }
 }

@@ -453,7 +453,7 @@ impl Simulation {
         if conn.is_broken {
             client.session.failed(Side::Upstream, Direction::Read);
         } else if is_spliced {
-            client.session.taken(Side::Upstream, 0, self.now);
+            client.session.spliced_in(Side::Upstream, 0, self.now);
         } else {
             client.session.received(Side::Upstream, 0, self.now);
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use balancebeam::Config;
-use balancebeam::session::{Next, Outcome, Session, Side, Wants};
+use balancebeam::session::{ExchangeOutcome, Next, Session, Side, Wants};
 use balancebeam::state::ProxyState;
 use balancebeam::upstream::Upstreams;
 
@@ -65,7 +65,7 @@ impl Connection {
                     if self.transfer(wants, &mut progress) {
                         continue;
                     }
-                    self.session.rest();
+                    self.session.release_memory();
                     if progress.is_reported {
                         return progress.got;
                     }
@@ -79,7 +79,7 @@ impl Connection {
                 Next::Queue(_) => panic!("there is room at the upstream"),
                 Next::Release { keep } => assert!(keep, "the connection can be used again"),
                 Next::Report(record) => {
-                    assert_eq!((record.status, record.outcome), (200, Outcome::Finished));
+                    assert_eq!((record.status, record.outcome), (200, ExchangeOutcome::Finished));
                     progress.is_reported = true;
                 }
                 Next::Close { .. } => panic!("the client's connection persists"),

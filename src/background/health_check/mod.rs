@@ -21,8 +21,8 @@ use super::{Background, Stop, wait_for};
 use crate::log_throttle::LogThrottle;
 use crate::state::ProxyState;
 use crate::upstream::UpstreamId;
-use probe::Outcome;
-use probe_conn::Flight;
+use probe::ProbeOutcome;
+use probe_conn::ProbeConn;
 
 /// The most probes that are out at a time; each holds a descriptor. More wait their turn.
 pub const MAX_PROBES_OUT: usize = 512;
@@ -79,7 +79,7 @@ impl Rounds {
 /// | `Out`       | `OutAndDue`      |                | `Idle`         |
 /// | `OutAndDue` | –                |                | `Waiting`      |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Turn {
+enum ProbeState {
     Idle,
     Waiting,
     Out,
@@ -92,10 +92,10 @@ enum Turn {
 struct Checker<'a> {
     state: &'a ProxyState,
     rounds: Rounds,
-    turns: Vec<Turn>,
+    states: Vec<ProbeState>,
     /// Those whose turn is `Waiting`, in order.
     waiting: VecDeque<UpstreamId>,
-    flights: Vec<Flight>,
+    probes: Vec<ProbeConn>,
     shortages: LogThrottle,
 }
 
@@ -104,9 +104,9 @@ impl<'a> Checker<'a> {
         Checker {
             state,
             rounds: Rounds::new(interval, now),
-            turns: vec![Turn::Idle; state.upstreams.all().len()],
+            states: vec![ProbeState::Idle; state.upstreams.all().len()],
             waiting: VecDeque::new(),
-            flights: Vec::new(),
+            probes: Vec::new(),
             shortages: LogThrottle::default(),
         }
     }
@@ -125,10 +125,10 @@ impl<'a> Checker<'a> {
     /// Waits until something is to be done. Tells for each flight whether its socket is ready;
     /// `None` is the end.
     fn wait(&self, stop: &Stop) -> Option<Vec<bool>> {
-        let until = self.flights.iter().map(Flight::due).fold(self.rounds.next, Instant::min);
+        let until = self.probes.iter().map(ProbeConn::due).fold(self.rounds.next, Instant::min);
         let mut fds = vec![PollFd::new(stop, PollFlags::IN)];
-        fds.extend(self.flights.iter().map(|flight| {
-            let (stream, flags) = flight.waits_for();
+        fds.extend(self.probes.iter().map(|probe| {
+            let (stream, flags) = probe.waits_for();
             PollFd::new(stream, flags)
         }));
         wait_for(&mut fds, until);
@@ -140,54 +140,54 @@ impl<'a> Checker<'a> {
     fn advance(&mut self, ready: &[bool], now: Instant) {
         // Backwards, because an ended flight is replaced by the last one.
         for i in (0..ready.len()).rev() {
-            let flight = &mut self.flights[i];
-            if !ready[i] && now < flight.due() {
+            let probe = &mut self.probes[i];
+            if !ready[i] && now < probe.due() {
                 continue;
             }
-            if let Some(outcome) = flight.advance(now) {
-                let upstream = self.flights.swap_remove(i).upstream();
+            if let Some(outcome) = probe.advance(now) {
+                let upstream = self.probes.swap_remove(i).upstream();
                 self.end_probe(upstream, outcome, now);
             }
         }
     }
 
     fn enlist_all(&mut self) {
-        for (i, turn) in self.turns.iter_mut().enumerate() {
-            *turn = match *turn {
-                Turn::Idle => {
+        for (i, probe_state) in self.states.iter_mut().enumerate() {
+            *probe_state = match *probe_state {
+                ProbeState::Idle => {
                     self.waiting.push_back(UpstreamId(i));
-                    Turn::Waiting
+                    ProbeState::Waiting
                 }
-                Turn::Out => Turn::OutAndDue,
+                ProbeState::Out => ProbeState::OutAndDue,
                 waiting_or_due => waiting_or_due,
             };
         }
     }
 
     fn launch_waiting(&mut self, now: Instant) {
-        while self.flights.len() < MAX_PROBES_OUT
+        while self.probes.len() < MAX_PROBES_OUT
             && let Some(id) = self.waiting.pop_front()
         {
-            self.turns[id.0] = Turn::Out;
+            self.states[id.0] = ProbeState::Out;
             let upstream = &self.state.upstreams.all()[id.0];
-            match Flight::launch(upstream, &self.state.config, now) {
-                Ok(flight) => self.flights.push(flight),
+            match ProbeConn::launch(upstream, &self.state.config, now) {
+                Ok(probe) => self.probes.push(probe),
                 Err(outcome) => self.end_probe(id, outcome, now),
             }
         }
     }
 
-    fn end_probe(&mut self, id: UpstreamId, outcome: Outcome, now: Instant) {
-        self.turns[id.0] = if self.turns[id.0] == Turn::OutAndDue {
+    fn end_probe(&mut self, id: UpstreamId, outcome: ProbeOutcome, now: Instant) {
+        self.states[id.0] = if self.states[id.0] == ProbeState::OutAndDue {
             self.waiting.push_back(id);
-            Turn::Waiting
+            ProbeState::Waiting
         } else {
-            Turn::Idle
+            ProbeState::Idle
         };
         if let Some(seen) = outcome.seen(&self.state.config.health.status) {
             self.state.upstreams.observe(id, seen, now);
         }
-        if let Outcome::OwnShortage(error) = outcome
+        if let ProbeOutcome::OwnShortage(error) = outcome
             && self.shortages.may_log(now)
         {
             let name = self.state.upstreams.all()[id.0].name();

@@ -11,7 +11,7 @@ use crate::http1::head;
 use crate::http1::head::{HeadLimits, Search};
 use crate::http1::piece::Piece;
 use crate::message::{BadBody, BadResponse, Method};
-use crate::upstream::health::Seen;
+use crate::upstream::health::Observation;
 
 /// The most that is read of an answer in all, interim responses included, in bytes. It is more than
 /// a head may have (`Limits::MAX_HEAD`).
@@ -30,7 +30,7 @@ pub fn request(host: &str, path: &str) -> Vec<u8> {
 
 /// How a probe ended.
 #[derive(Debug)]
-pub enum Outcome {
+pub enum ProbeOutcome {
     /// The upstream answered with this status.
     Status(u16),
     /// It took the connection, and then gave no answer in time.
@@ -47,18 +47,20 @@ pub enum Outcome {
     OwnShortage(io::Error),
 }
 
-impl Outcome {
+impl ProbeOutcome {
     /// What was seen of the upstream; `None` is nothing.
-    pub fn seen(&self, passing: &StatusSet) -> Option<Seen> {
+    pub fn seen(&self, passing: &StatusSet) -> Option<Observation> {
         match *self {
-            Outcome::Status(status) if passing.contains(status) => Some(Seen::ProbePassed),
-            Outcome::Status(status) => Some(Seen::BadStatus(status)),
-            Outcome::Late => Some(Seen::ProbeUnanswered),
-            Outcome::Closed => Some(Seen::ProbeClosed),
-            Outcome::Malformed(why) => Some(Seen::ProbeMalformed(why)),
-            Outcome::NoConnection => Some(Seen::NoConnection),
-            Outcome::ConnectTimedOut => Some(Seen::ConnectTimedOut),
-            Outcome::OwnShortage(_) => None,
+            ProbeOutcome::Status(status) if passing.contains(status) => {
+                Some(Observation::ProbePassed)
+            }
+            ProbeOutcome::Status(status) => Some(Observation::BadStatus(status)),
+            ProbeOutcome::Late => Some(Observation::ProbeUnanswered),
+            ProbeOutcome::Closed => Some(Observation::ProbeClosed),
+            ProbeOutcome::Malformed(why) => Some(Observation::ProbeMalformed(why)),
+            ProbeOutcome::NoConnection => Some(Observation::NoConnection),
+            ProbeOutcome::ConnectTimedOut => Some(Observation::ConnectTimedOut),
+            ProbeOutcome::OwnShortage(_) => None,
         }
     }
 }
@@ -248,14 +250,14 @@ mod tests {
     fn the_end_of_a_probe_is_an_observation_unless_we_are_to_blame() {
         let passing: StatusSet = "200-299,404".parse().unwrap();
         for (outcome, expected) in [
-            (Outcome::Status(204), Some(Seen::ProbePassed)),
-            (Outcome::Status(404), Some(Seen::ProbePassed)),
-            (Outcome::Status(500), Some(Seen::BadStatus(500))),
-            (Outcome::Late, Some(Seen::ProbeUnanswered)),
-            (Outcome::Closed, Some(Seen::ProbeClosed)),
-            (Outcome::Malformed("x"), Some(Seen::ProbeMalformed("x"))),
-            (Outcome::NoConnection, Some(Seen::NoConnection)),
-            (Outcome::OwnShortage(io::Error::from_raw_os_error(24)), None),
+            (ProbeOutcome::Status(204), Some(Observation::ProbePassed)),
+            (ProbeOutcome::Status(404), Some(Observation::ProbePassed)),
+            (ProbeOutcome::Status(500), Some(Observation::BadStatus(500))),
+            (ProbeOutcome::Late, Some(Observation::ProbeUnanswered)),
+            (ProbeOutcome::Closed, Some(Observation::ProbeClosed)),
+            (ProbeOutcome::Malformed("x"), Some(Observation::ProbeMalformed("x"))),
+            (ProbeOutcome::NoConnection, Some(Observation::NoConnection)),
+            (ProbeOutcome::OwnShortage(io::Error::from_raw_os_error(24)), None),
         ] {
             assert_eq!(outcome.seen(&passing), expected, "{outcome:?}");
         }

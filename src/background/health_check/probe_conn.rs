@@ -10,7 +10,7 @@ use std::time::Instant;
 use rustix::event::PollFlags;
 
 use super::probe;
-use super::probe::{Answer, Answered, Outcome};
+use super::probe::{Answer, Answered, ProbeOutcome};
 use crate::config::Config;
 use crate::engine::connect;
 use crate::engine::connect::AddressAttempts;
@@ -24,7 +24,7 @@ const READ_SIZE: usize = 1024;
 
 /// A probe that has not ended. When it is dropped, its connection is reset if the upstream has not
 /// ended it.
-pub struct Flight {
+pub struct ProbeConn {
     /// Once connected to an address, the probe stays with it: so do real requests.
     attempts: AddressAttempts,
     deadline: Instant,
@@ -43,18 +43,18 @@ enum Stage {
     Talking { sent: usize },
 }
 
-impl Flight {
+impl ProbeConn {
     /// Begins to connect. It may already be known that it fails.
     pub fn launch(
         upstream: &Arc<Upstream>,
         config: &Config,
         now: Instant,
-    ) -> Result<Self, Outcome> {
+    ) -> Result<Self, ProbeOutcome> {
         let mut attempts = AddressAttempts::new(upstream.clone());
         let deadline = now + config.health.probe_timeout();
         let (stream, until) = next_connect(&mut attempts, deadline, now)
             .ok_or_else(|| no_connection(&mut attempts, false))?;
-        Ok(Flight {
+        Ok(ProbeConn {
             attempts,
             deadline,
             is_late: false,
@@ -92,7 +92,7 @@ impl Flight {
     }
 
     /// Does what can be done without waiting. Returns how it ended, if it did.
-    pub fn advance(&mut self, now: Instant) -> Option<Outcome> {
+    pub fn advance(&mut self, now: Instant) -> Option<ProbeOutcome> {
         if let Stage::Connecting { until } = self.stage {
             match connect::result(&self.stream) {
                 Some(Ok(())) => self.stage = Stage::Talking { sent: 0 },
@@ -102,7 +102,7 @@ impl Flight {
                     return self.connect_next(now);
                 }
                 // It was connected, and lost before we looked.
-                Some(Err(error)) if is_loss(&error) => return Some(Outcome::Closed),
+                Some(Err(error)) if is_loss(&error) => return Some(ProbeOutcome::Closed),
                 Some(Err(error)) => {
                     self.attempts.failed(error);
                     return self.connect_next(now);
@@ -111,10 +111,10 @@ impl Flight {
         }
         let outcome = self.talk();
         let is_late = now >= self.deadline;
-        outcome.or_else(|| is_late.then_some(Outcome::Late))
+        outcome.or_else(|| is_late.then_some(ProbeOutcome::Late))
     }
 
-    fn connect_next(&mut self, now: Instant) -> Option<Outcome> {
+    fn connect_next(&mut self, now: Instant) -> Option<ProbeOutcome> {
         let Some((stream, until)) = next_connect(&mut self.attempts, self.deadline, now) else {
             return Some(no_connection(&mut self.attempts, self.is_late));
         };
@@ -125,12 +125,12 @@ impl Flight {
         None
     }
 
-    fn talk(&mut self) -> Option<Outcome> {
+    fn talk(&mut self) -> Option<ProbeOutcome> {
         // What comes before the request is no answer to it (rule 29).
         if let Stage::Talking { sent: 0 } = self.stage
             && let Ok(1..) = (&self.stream).read(&mut [0])
         {
-            return Some(Outcome::Malformed(BadResponse::SPOKE_FIRST.0));
+            return Some(ProbeOutcome::Malformed(BadResponse::SPOKE_FIRST.0));
         }
         if let Stage::Talking { sent } = &mut self.stage
             && *sent < self.request.len()
@@ -146,22 +146,24 @@ impl Flight {
         // Ends, since the answer takes only so many bytes.
         loop {
             let count = match (&self.stream).read(&mut piece) {
-                Ok(0) => return Some(Outcome::Closed),
+                Ok(0) => return Some(ProbeOutcome::Closed),
                 Ok(count) => count,
                 Err(error) if is_not_now(&error) => return None,
-                Err(error) if shortage::is_own(&error) => return Some(Outcome::OwnShortage(error)),
-                Err(_) => return Some(Outcome::Closed),
+                Err(error) if shortage::is_own(&error) => {
+                    return Some(ProbeOutcome::OwnShortage(error));
+                }
+                Err(_) => return Some(ProbeOutcome::Closed),
             };
             match self.answer.take(&piece[..count]) {
                 Answered::More => {}
-                Answered::Status(status) => return Some(Outcome::Status(status)),
-                Answered::Malformed(why) => return Some(Outcome::Malformed(why)),
+                Answered::Status(status) => return Some(ProbeOutcome::Status(status)),
+                Answered::Malformed(why) => return Some(ProbeOutcome::Malformed(why)),
             }
         }
     }
 }
 
-impl Drop for Flight {
+impl Drop for ProbeConn {
     fn drop(&mut self) {
         socket::keep_no_port(&self.stream);
     }
@@ -188,9 +190,10 @@ fn next_connect(
 
 /// What it means that no address could be connected to. With a shortage of this machine, it says
 /// nothing about the upstream.
-fn no_connection(attempts: &mut AddressAttempts, is_late: bool) -> Outcome {
-    let of_upstream = if is_late { Outcome::ConnectTimedOut } else { Outcome::NoConnection };
-    attempts.shortage().map_or(of_upstream, Outcome::OwnShortage)
+fn no_connection(attempts: &mut AddressAttempts, is_late: bool) -> ProbeOutcome {
+    let of_upstream =
+        if is_late { ProbeOutcome::ConnectTimedOut } else { ProbeOutcome::NoConnection };
+    attempts.shortage().map_or(of_upstream, ProbeOutcome::OwnShortage)
 }
 
 fn is_not_now(error: &io::Error) -> bool {

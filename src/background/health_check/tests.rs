@@ -226,18 +226,18 @@ fn a_round_that_comes_while_a_probe_is_out_is_held_when_it_ends() {
     let mut checker = Checker::new(&state, INTERVAL, now);
     checker.enlist_all();
     checker.enlist_all();
-    assert_eq!((checker.turns[0], checker.waiting.len()), (Turn::Waiting, 1));
+    assert_eq!((checker.states[0], checker.waiting.len()), (ProbeState::Waiting, 1));
     checker.launch_waiting(now);
-    assert_eq!((checker.turns[0], checker.flights.len()), (Turn::Out, 1));
+    assert_eq!((checker.states[0], checker.probes.len()), (ProbeState::Out, 1));
     checker.enlist_all();
     checker.enlist_all();
     checker.launch_waiting(now);
-    assert_eq!((checker.turns[0], checker.flights.len()), (Turn::OutAndDue, 1));
+    assert_eq!((checker.states[0], checker.probes.len()), (ProbeState::OutAndDue, 1));
     checker.advance(&[false], now + NEVER);
-    assert_eq!((checker.turns[0], checker.flights.len()), (Turn::Waiting, 0));
+    assert_eq!((checker.states[0], checker.probes.len()), (ProbeState::Waiting, 0));
     checker.launch_waiting(now);
     checker.advance(&[false], now + NEVER);
-    assert_eq!((checker.turns[0], checker.waiting.len()), (Turn::Idle, 0));
+    assert_eq!((checker.states[0], checker.waiting.len()), (ProbeState::Idle, 0));
 }
 
 #[test]
@@ -246,9 +246,9 @@ fn a_shortage_of_our_own_is_no_observation() {
     let state = state(&[vec![address]], HealthConfig { fall: 1, ..HealthConfig::default() });
     let mut checker = Checker::new(&state, INTERVAL, Instant::now());
     let no_descriptor = rustix::io::Errno::MFILE.into();
-    checker.end_probe(UpstreamId(0), Outcome::OwnShortage(no_descriptor), Instant::now());
+    checker.end_probe(UpstreamId(0), ProbeOutcome::OwnShortage(no_descriptor), Instant::now());
     assert!(is_up(&state, 0));
-    checker.end_probe(UpstreamId(0), Outcome::NoConnection, Instant::now());
+    checker.end_probe(UpstreamId(0), ProbeOutcome::NoConnection, Instant::now());
     assert!(!is_up(&state, 0));
 }
 
@@ -260,9 +260,9 @@ fn only_so_many_probes_are_out_and_the_others_get_their_turn() {
     let mut checker = Checker::new(&state, INTERVAL, now);
     checker.enlist_all();
     checker.launch_waiting(now);
-    assert_eq!((checker.flights.len(), checker.waiting.len()), (MAX_PROBES_OUT, 40));
+    assert_eq!((checker.probes.len(), checker.waiting.len()), (MAX_PROBES_OUT, 40));
     checker.advance(&[false; MAX_PROBES_OUT], now + NEVER);
     checker.launch_waiting(now);
-    assert_eq!((checker.flights.len(), checker.waiting.len()), (40, 0));
-    assert!(checker.flights.iter().all(|flight| flight.upstream().0 >= MAX_PROBES_OUT));
+    assert_eq!((checker.probes.len(), checker.waiting.len()), (40, 0));
+    assert!(checker.probes.iter().all(|probe| probe.upstream().0 >= MAX_PROBES_OUT));
 }

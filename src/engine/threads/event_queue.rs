@@ -24,68 +24,68 @@ use super::key::Key;
 const EVENTS: usize = 16;
 
 /// What has become known about a session: bits.
-pub type News = u32;
+pub type Readiness = u32;
 
 /// The news of the client's socket; those of the upstream's are shifted by `UPSTREAM`.
-pub const READABLE: News = 1 << 1;
+pub const READABLE: Readiness = 1 << 1;
 /// It can be written to.
-pub const WRITABLE: News = 1 << 2;
+pub const WRITABLE: Readiness = 1 << 2;
 /// Its end has arrived.
-pub const ENDS: News = 1 << 3;
+pub const ENDS: Readiness = 1 << 3;
 /// It has failed.
-pub const FAILED: News = 1 << 4;
+pub const FAILED: Readiness = 1 << 4;
 /// By how much the upstream's news are shifted.
 pub const UPSTREAM: u32 = 4;
 /// Somebody wants the session to look at the clock, or at the state.
-pub const WAKE: News = 1 << 9;
+pub const WAKE: Readiness = 1 << 9;
 /// Another client needs the place: the session is to end if it has sent no request for too long.
-pub const EVICT: News = 1 << 10;
-const TAKEN: News = 1;
-const UPSTREAM_NEWS: News = (READABLE | WRITABLE | ENDS | FAILED) << UPSTREAM;
+pub const EVICT: Readiness = 1 << 10;
+const TAKEN: Readiness = 1;
+const UPSTREAM_READINESS: Readiness = (READABLE | WRITABLE | ENDS | FAILED) << UPSTREAM;
 /// The bits of a seat's word that are news.
-const NEWS: u64 = (u32::MAX ^ TAKEN) as u64;
+const READINESS: u64 = (u32::MAX ^ TAKEN) as u64;
 
 /// Who an event is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum About {
+pub enum Token {
     /// The client socket of the session on this seat.
     Client(Key),
     /// An upstream connection.
     Upstream(Key),
     /// Nobody: look at the deadlines again.
-    Nudge,
+    Notify,
     /// The workers are to go home.
     End,
 }
 
-impl About {
+impl Token {
     const UPSTREAM: u64 = 1 << 62;
-    const NUDGE: u64 = 2 << 62;
+    const NOTIFY: u64 = 2 << 62;
     const END: u64 = 3 << 62;
 
     fn data(self) -> EventData {
         EventData::new_u64(match self {
-            About::Client(key) => key.number(),
-            About::Upstream(key) => key.number() | Self::UPSTREAM,
-            About::Nudge => Self::NUDGE,
-            About::End => Self::END,
+            Token::Client(key) => key.number(),
+            Token::Upstream(key) => key.number() | Self::UPSTREAM,
+            Token::Notify => Self::NOTIFY,
+            Token::End => Self::END,
         })
     }
 
     fn from_data(data: u64) -> Self {
         match data >> 62 {
-            0 => About::Client(Key::from_number(data)),
-            1 => About::Upstream(Key::from_number(data)),
-            2 => About::Nudge,
-            _ => About::End,
+            0 => Token::Client(Key::from_number(data)),
+            1 => Token::Upstream(Key::from_number(data)),
+            2 => Token::Notify,
+            _ => Token::End,
         }
     }
 }
 
 /// The epoll set.
-pub struct WaitingRoom {
+pub struct EventQueue {
     epoll: OwnedFd,
-    nudge: OwnedFd,
+    notify: OwnedFd,
     end: OwnedFd,
 }
 
@@ -100,35 +100,35 @@ impl Default for Events {
 
 impl Events {
     /// Who has news, and which.
-    pub fn iter(&self) -> impl Iterator<Item = (About, News)> {
-        self.0.iter().map(|event| (About::from_data(event.data.u64()), news(event.flags)))
+    pub fn iter(&self) -> impl Iterator<Item = (Token, Readiness)> {
+        self.0.iter().map(|event| (Token::from_data(event.data.u64()), readiness(event.flags)))
     }
 }
 
-impl WaitingRoom {
+impl EventQueue {
     /// An empty room.
     pub fn new() -> io::Result<Self> {
-        let room = WaitingRoom {
+        let event_queue = EventQueue {
             epoll: epoll::create(CreateFlags::CLOEXEC)?,
-            nudge: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+            notify: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
             end: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
         };
         let once = EventFlags::IN | EventFlags::ET;
-        epoll::add(&room.epoll, &room.nudge, About::Nudge.data(), once)?;
+        epoll::add(&event_queue.epoll, &event_queue.notify, Token::Notify.data(), once)?;
         // Not edge-triggered: every worker is to see it.
-        epoll::add(&room.epoll, &room.end, About::End.data(), EventFlags::IN)?;
-        Ok(room)
+        epoll::add(&event_queue.epoll, &event_queue.end, Token::End.data(), EventFlags::IN)?;
+        Ok(event_queue)
     }
 
     /// Watches a socket for input, its end and errors, and for room for output if that is waited
     /// for.
-    pub fn watch(&self, socket: impl AsFd, about: About, output: bool) -> io::Result<()> {
-        Ok(epoll::add(&self.epoll, socket, about.data(), flags(output))?)
+    pub fn watch(&self, socket: impl AsFd, token: Token, output: bool) -> io::Result<()> {
+        Ok(epoll::add(&self.epoll, socket, token.data(), flags(output))?)
     }
 
     /// Watches a socket for room for output too.
-    pub fn watch_output(&self, socket: impl AsFd, about: About) -> io::Result<()> {
-        Ok(epoll::modify(&self.epoll, socket, about.data(), flags(true))?)
+    pub fn watch_output(&self, socket: impl AsFd, token: Token) -> io::Result<()> {
+        Ok(epoll::modify(&self.epoll, socket, token.data(), flags(true))?)
     }
 
     /// Waits for news, for `patience` at most; without, for as long as it takes.
@@ -138,8 +138,8 @@ impl WaitingRoom {
             tv_nsec: patience.subsec_nanos().into(),
         });
         events.0.clear();
-        let room = rustix::buffer::spare_capacity(&mut events.0);
-        match epoll::wait(&self.epoll, room, timeout.as_ref()) {
+        let event_queue = rustix::buffer::spare_capacity(&mut events.0);
+        match epoll::wait(&self.epoll, event_queue, timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => (),
             Err(error) => {
                 log::error!("cannot wait for sockets: {error}");
@@ -149,9 +149,9 @@ impl WaitingRoom {
     }
 
     /// Makes one worker look at the deadlines again.
-    pub fn nudge(&self) {
+    pub fn notify(&self) {
         // It fails only when it is full, and then somebody is being nudged already.
-        let _ = rustix::io::write(&self.nudge, &1u64.to_ne_bytes());
+        let _ = rustix::io::write(&self.notify, &1u64.to_ne_bytes());
     }
 
     /// Sends every worker home, those that come later too.
@@ -165,29 +165,29 @@ fn flags(output: bool) -> EventFlags {
     if output { input | EventFlags::OUT } else { input }
 }
 
-fn news(flags: EventFlags) -> News {
-    let mut news = 0;
+fn readiness(flags: EventFlags) -> Readiness {
+    let mut readiness = 0;
     let both = EventFlags::HUP | EventFlags::ERR;
     if flags.intersects(EventFlags::IN | EventFlags::RDHUP | both) {
-        news |= READABLE;
+        readiness |= READABLE;
     }
     if flags.intersects(EventFlags::OUT | both) {
-        news |= WRITABLE;
+        readiness |= WRITABLE;
     }
     if flags.intersects(EventFlags::RDHUP | both) {
-        news |= ENDS;
+        readiness |= ENDS;
     }
     if flags.contains(EventFlags::ERR) {
-        news |= FAILED;
+        readiness |= FAILED;
     }
-    news
+    readiness
 }
 
 /// A seat's occupant, whether it is being driven, and the news since: one word.
 #[derive(Default)]
-pub struct Seat(AtomicU64);
+pub struct RunState(AtomicU64);
 
-impl Seat {
+impl RunState {
     /// Seats somebody on a free place whose number is `index`. Returns the occupant's key.
     pub fn occupy(&self, index: u32) -> Key {
         let last = Key::from_number(self.0.load(Ordering::Acquire)).generation;
@@ -209,15 +209,19 @@ impl Seat {
     }
 
     /// Writes news down. Returns whether the caller has to drive the session.
-    pub fn signal(&self, key: Key, news: News) -> bool {
+    pub fn signal(&self, key: Key, readiness: Readiness) -> bool {
         let mut word = self.0.load(Ordering::Acquire);
         loop {
             if (word >> 32) as u32 != key.generation {
                 return false;
             }
-            let with_news = word | u64::from(news | TAKEN);
-            match self.0.compare_exchange_weak(word, with_news, Ordering::AcqRel, Ordering::Acquire)
-            {
+            let with_readiness = word | u64::from(readiness | TAKEN);
+            match self.0.compare_exchange_weak(
+                word,
+                with_readiness,
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            ) {
                 Ok(_) => return word & u64::from(TAKEN) == 0,
                 Err(changed) => word = changed,
             }
@@ -225,21 +229,21 @@ impl Seat {
     }
 
     /// The driver takes the news.
-    pub fn take_news(&self) -> News {
-        let taken = self.0.fetch_and(!NEWS, Ordering::AcqRel);
+    pub fn take_readiness(&self) -> Readiness {
+        let taken = self.0.fetch_and(!READINESS, Ordering::AcqRel);
         taken as u32 & !TAKEN
     }
 
     /// The driver takes the news of the upstream, and leaves the others. Returns whether the
     /// upstream's connection may have something to read.
-    pub fn take_upstream_news(&self) -> News {
-        let taken = self.0.fetch_and(!u64::from(UPSTREAM_NEWS), Ordering::AcqRel);
-        taken as u32 & UPSTREAM_NEWS & !(WRITABLE << UPSTREAM)
+    pub fn take_upstream_readiness(&self) -> Readiness {
+        let taken = self.0.fetch_and(!u64::from(UPSTREAM_READINESS), Ordering::AcqRel);
+        taken as u32 & UPSTREAM_READINESS & !(WRITABLE << UPSTREAM)
     }
 
     /// Whether news of the upstream have come since the driver looked.
-    pub fn has_upstream_news(&self) -> bool {
-        self.0.load(Ordering::Acquire) & u64::from(UPSTREAM_NEWS) != 0
+    pub fn has_upstream_readiness(&self) -> bool {
+        self.0.load(Ordering::Acquire) & u64::from(UPSTREAM_READINESS) != 0
     }
 
     /// The driver has nothing more to do. Returns false if there are news, and it has to go on.
@@ -262,48 +266,48 @@ mod tests {
 
     #[test]
     fn one_driver_at_a_time_and_no_news_is_lost() {
-        let seat = Seat::default();
-        let key = seat.occupy(7);
-        assert!(seat.signal(key, READABLE), "the seat was free");
-        assert!(!seat.signal(key, WRITABLE), "it is taken");
-        assert_eq!(seat.take_news(), READABLE | WRITABLE);
-        assert!(!seat.signal(key, ENDS));
-        assert!(!seat.free(key), "there are news");
-        assert_eq!(seat.take_news(), ENDS);
-        assert!(seat.free(key));
-        assert!(seat.signal(key, WAKE));
+        let run_state = RunState::default();
+        let key = run_state.occupy(7);
+        assert!(run_state.signal(key, READABLE), "the seat was free");
+        assert!(!run_state.signal(key, WRITABLE), "it is taken");
+        assert_eq!(run_state.take_readiness(), READABLE | WRITABLE);
+        assert!(!run_state.signal(key, ENDS));
+        assert!(!run_state.free(key), "there are news");
+        assert_eq!(run_state.take_readiness(), ENDS);
+        assert!(run_state.free(key));
+        assert!(run_state.signal(key, WAKE));
     }
 
     #[test]
     fn news_left_behind_by_a_driver_that_comes_back_are_kept() {
-        let seat = Seat::default();
-        let key = seat.occupy(0);
-        assert!(seat.signal(key, READABLE));
-        assert!(!seat.signal(key, FAILED));
-        seat.free_for_now();
-        assert!(seat.signal(key, WAKE));
-        assert_eq!(seat.take_news(), READABLE | FAILED | WAKE);
+        let run_state = RunState::default();
+        let key = run_state.occupy(0);
+        assert!(run_state.signal(key, READABLE));
+        assert!(!run_state.signal(key, FAILED));
+        run_state.free_for_now();
+        assert!(run_state.signal(key, WAKE));
+        assert_eq!(run_state.take_readiness(), READABLE | FAILED | WAKE);
     }
 
     #[test]
     fn late_news_are_for_nobody() {
-        let seat = Seat::default();
-        let first = seat.occupy(3);
-        assert!(seat.signal(first, WAKE));
-        seat.vacate();
-        assert!(!seat.signal(first, READABLE));
-        let second = seat.occupy(3);
+        let run_state = RunState::default();
+        let first = run_state.occupy(3);
+        assert!(run_state.signal(first, WAKE));
+        run_state.vacate();
+        assert!(!run_state.signal(first, READABLE));
+        let second = run_state.occupy(3);
         assert_ne!(first, second);
-        assert!(!seat.signal(first, READABLE));
-        assert!(seat.signal(second, READABLE));
-        assert_eq!(seat.take_news(), READABLE);
+        assert!(!run_state.signal(first, READABLE));
+        assert!(run_state.signal(second, READABLE));
+        assert_eq!(run_state.take_readiness(), READABLE);
     }
 
     #[test]
     fn events_name_their_subject() {
         let key = Key { index: u32::MAX, generation: GENERATIONS - 1 };
-        for about in [About::Client(key), About::Upstream(key), About::Nudge, About::End] {
-            assert_eq!(About::from_data(about.data().u64()), about);
+        for token in [Token::Client(key), Token::Upstream(key), Token::Notify, Token::End] {
+            assert_eq!(Token::from_data(token.data().u64()), token);
         }
     }
 }

@@ -57,15 +57,15 @@ mod tests {
     use loom::sync::{Arc, Mutex};
     use loom::thread;
 
-    use super::super::event_queue::{READABLE, Seat, UPSTREAM, WAKE};
+    use super::super::event_queue::{READABLE, RunState, UPSTREAM, WAKE};
     use super::super::key::Key;
     use super::*;
 
-    const NOBODY: u64 = 0;
+    const IDLE: u64 = 0;
 
     /// A connection whose end has arrived but was not read, the seat of its user, and the pool.
     struct Model {
-        seat: Seat,
+        run_state: RunState,
         key: Key,
         handover: Handover,
         is_in_pool: Mutex<bool>,
@@ -74,14 +74,14 @@ mod tests {
 
     impl Model {
         fn new() -> Self {
-            let seat = Seat::default();
-            let key = seat.occupy(0);
-            assert!(seat.signal(key, WAKE), "the first worker drives the session");
-            seat.take_news();
+            let run_state = RunState::default();
+            let key = run_state.occupy(0);
+            assert!(run_state.signal(key, WAKE), "the first worker drives the session");
+            run_state.take_readiness();
             let handover = Handover::default();
             handover.take(key.number());
             let (is_in_pool, was_looked_at) = (Mutex::new(false), AtomicBool::new(false));
-            Model { seat, key, handover, is_in_pool, was_looked_at }
+            Model { run_state, key, handover, is_in_pool, was_looked_at }
         }
 
         fn look(&self) {
@@ -91,7 +91,7 @@ mod tests {
         /// As in `Pool::put`.
         fn lay_by(&self) {
             let mut is_in_pool = self.is_in_pool.lock().unwrap();
-            self.handover.leave(NOBODY);
+            self.handover.leave(IDLE);
             *is_in_pool = true;
         }
 
@@ -103,11 +103,11 @@ mod tests {
         /// As `Shared::keep`.
         fn keep(&self) {
             loop {
-                if self.seat.take_upstream_news() != 0 {
+                if self.run_state.take_upstream_readiness() != 0 {
                     self.look();
                 }
                 self.lay_by();
-                if !self.seat.has_upstream_news() || !self.remove() {
+                if !self.run_state.has_upstream_readiness() || !self.remove() {
                     return;
                 }
             }
@@ -117,7 +117,7 @@ mod tests {
         fn signal_user(&self) {
             loop {
                 match self.handover.user() {
-                    NOBODY => {
+                    IDLE => {
                         if self.remove() {
                             self.look();
                             return self.lay_by();
@@ -125,7 +125,7 @@ mod tests {
                         thread::yield_now();
                     }
                     user => {
-                        self.seat.signal(Key::from_number(user), READABLE << UPSTREAM);
+                        self.run_state.signal(Key::from_number(user), READABLE << UPSTREAM);
                         if self.handover.is_still(user) {
                             return;
                         }

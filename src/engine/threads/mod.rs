@@ -23,22 +23,16 @@ use std::time::{Duration, Instant};
 
 use threadpool::ThreadPool;
 
-use super::connection::{Connection, Spares};
-use super::connection_limit::Pass;
+use super::connection::{Connection, SessionPool};
+use super::connection_limit::Permit;
 use super::eviction::{Activity, ActivityWord, Evictor};
+use super::io::{Dialer, Host, Io};
 use super::pipe::{Pipe, Pipes};
 use super::pool::Pool;
 use super::slab::Slab;
 use super::socket;
-use super::socket::{Heard, Socket};
-use super::threads::event_queue::{
-    About, ENDS, EVICT, Events, FAILED, News, READABLE, Seat, UPSTREAM, WAKE, WRITABLE, WaitingRoom,
-};
-use super::threads::key::Key;
-use super::threads::timer_wheel::{Tick, Wheel};
-use super::threads::upstream_conn::{Line, LinePlace, User};
-use super::threads::wakeups::Woken;
-use super::turn::{Attached, Awake, Hands, Turn};
+use super::socket::{Peeked, Socket};
+use super::turn::{ActiveConnection, Attached, TurnEnd};
 use super::{At, Engine};
 use crate::free_list::UNUSED;
 use crate::lock::Lock;
@@ -47,6 +41,14 @@ use crate::session::{Direction, Side};
 use crate::shortage;
 use crate::state::ProxyState;
 use crate::upstream::UpstreamId;
+use event_queue::{
+    ENDS, EVICT, EventQueue, Events, FAILED, READABLE, Readiness, RunState, Token, UPSTREAM, WAKE,
+    WRITABLE,
+};
+use key::Key;
+use timer_wheel::{Tick, Wheel};
+use upstream_conn::{UpstreamConn, UpstreamConnSlot, User};
+use wakeups::WakeQueue;
 
 /// How often idle upstream connections are looked through for old ones, while there are any.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -66,40 +68,40 @@ pub struct Threads {
 
 /// What the workers share.
 struct Shared {
-    room: Arc<WaitingRoom>,
+    event_queue: Arc<EventQueue>,
     state: Arc<ProxyState>,
-    places: Slab<Place>,
-    lines: Arc<Slab<LinePlace>>,
-    idle: Pool<Line>,
+    slots: Slab<Slot>,
+    upstream_conns: Arc<Slab<UpstreamConnSlot>>,
+    idle: Pool<UpstreamConn>,
     pipes: Arc<Pipes>,
-    spares: Spares<Line>,
+    sessions: SessionPool<UpstreamConn>,
     wheel: Wheel<Due>,
     evictor: Evictor,
-    woken: Arc<Woken>,
+    wake_queue: Arc<WakeQueue>,
     is_sweeping: AtomicBool,
     shortage: Lock<LogThrottle>,
 }
 
 /// A seat and who sits on it.
 #[derive(Default)]
-struct Place {
-    seat: Seat,
+struct Slot {
+    run_state: RunState,
     activity: ActivityWord,
     /// Locked by whoever has taken the seat, so nobody ever waits for it.
-    seated: Lock<Option<Box<Seated>>>,
+    occupant: Lock<Option<Box<Occupant>>>,
 }
 
 /// Who sits on a seat.
-struct Seated {
-    connection: Connection<Socket, Line>,
+struct Occupant {
+    connection: Connection<Socket, UpstreamConn>,
     /// When its valid entry in the wheel comes up.
     armed: Option<Tick>,
     /// It counts as open while this lives.
-    _pass: Pass,
+    _permit: Permit,
 }
 
 /// What a turn does on behalf of the session on one seat.
-struct Hand<'a> {
+struct WorkerIo<'a> {
     shared: &'a Shared,
     key: Key,
 }
@@ -112,25 +114,25 @@ enum Due {
 }
 
 impl Threads {
-    /// Starts `workers` threads that serve up to `places` connections, with `lines` to upstreams.
+    /// Starts `workers` threads that serve up to `slots` connections, with `upstream_conns` to upstreams.
     pub fn start(
         state: Arc<ProxyState>,
         workers: usize,
-        places: usize,
-        lines: usize,
+        slots: usize,
+        upstream_conns: usize,
         now: Instant,
     ) -> io::Result<Self> {
         let (most_idle, oldest) = (state.config.limits.pool, state.config.timeouts.pool);
         let upstreams = state.config.upstreams.len();
-        let room = Arc::new(WaitingRoom::new()?);
+        let event_queue = Arc::new(EventQueue::new()?);
         let shared = Arc::new(Shared {
-            woken: Woken::nudging(room.clone()),
-            room,
-            places: Slab::new(places),
-            lines: Arc::new(Slab::new(lines)),
+            wake_queue: WakeQueue::notifying(event_queue.clone()),
+            event_queue,
+            slots: Slab::new(slots),
+            upstream_conns: Arc::new(Slab::new(upstream_conns)),
             idle: Pool::new(upstreams, most_idle, oldest),
-            pipes: Pipes::new(lines),
-            spares: Spares::default(),
+            pipes: Pipes::new(upstream_conns),
+            sessions: SessionPool::default(),
             wheel: Wheel::new(now),
             evictor: Evictor::new(now),
             is_sweeping: AtomicBool::new(false),
@@ -147,32 +149,33 @@ impl Threads {
 }
 
 impl Engine for Threads {
-    fn admit(&self, stream: TcpStream, peer: SocketAddr, pass: Pass, turn_away: bool) {
+    fn admit(&self, stream: TcpStream, peer: SocketAddr, permit: Permit, turn_away: bool) {
         let shared = &self.shared;
         let now = Instant::now();
-        let Some(index) = shared.places.take() else {
+        let Some(index) = shared.slots.take() else {
             return log::error!("no place for a connection that was let in");
         };
-        let Some(place) = shared.places.get(index) else { return };
-        let key = place.seat.occupy(index);
+        let Some(slot) = shared.slots.get(index) else { return };
+        let key = slot.run_state.occupy(index);
         let client = Socket::connected(stream);
         let connection = Connection::new(shared.state.clone(), peer.ip(), client, turn_away, now);
-        let mut seated = Box::new(Seated { connection, armed: None, _pass: pass });
+        let mut occupant = Box::new(Occupant { connection, armed: None, _permit: permit });
         // Most connections do not live for long. One that does is armed for its deadline at the
         // first look.
         let (tick, must_nudge) =
             shared.wheel.insert(shared.wheel.tick_at(now + FIRST_LOOK, now), Due::Session(key));
-        seated.armed = Some(tick);
-        place.activity.set(seated.connection.activity(), &shared.evictor);
-        let mut seat = place.seated.lock();
-        let watched = shared.room.watch(&seated.connection.client, About::Client(key), false);
-        *seat = Some(seated);
-        drop(seat);
+        occupant.armed = Some(tick);
+        slot.activity.set(occupant.connection.activity(), &shared.evictor);
+        let mut guard = slot.occupant.lock();
+        let watched =
+            shared.event_queue.watch(&occupant.connection.client, Token::Client(key), false);
+        *guard = Some(occupant);
+        drop(guard);
         if let Err(error) = watched {
             log::debug!("a connection that was accepted cannot be watched: {error}");
             shared.vacate(key);
         } else if must_nudge {
-            shared.room.nudge();
+            shared.event_queue.notify();
         }
     }
 
@@ -183,26 +186,26 @@ impl Engine for Threads {
     fn wake_all(&self) {
         let mut again = VecDeque::new();
         let now = Instant::now();
-        for index in self.shared.places.numbers() {
-            if let Some(place) = self.shared.places.get(index) {
+        for index in self.shared.slots.numbers() {
+            if let Some(slot) = self.shared.slots.get(index) {
                 // What has arrived counts, even if the news of it are still on their way.
-                let news = WAKE | READABLE;
-                self.shared.signal(place.seat.occupant(index), news, now, &mut again);
+                let readiness = WAKE | READABLE;
+                self.shared.signal(slot.run_state.occupant(index), readiness, now, &mut again);
             }
         }
         self.shared.come_back_to(again);
         // The deadlines that sessions have now may be earlier than those that the workers wait for.
-        self.shared.room.nudge();
+        self.shared.event_queue.notify();
     }
 
     fn end(&self) -> usize {
         let shared = &self.shared;
-        shared.room.end();
+        shared.event_queue.end();
         self.pool.join();
         let mut cut = 0;
-        for index in shared.places.numbers() {
-            let seated = shared.places.get(index).and_then(|place| place.seated.lock().take());
-            if let Some(Seated { connection, .. }) = seated.as_deref()
+        for index in shared.slots.numbers() {
+            let occupant = shared.slots.get(index).and_then(|slot| slot.occupant.lock().take());
+            if let Some(Occupant { connection, .. }) = occupant.as_deref()
                 && connection.is_busy()
             {
                 // An orderly end could look like the end of the answer.
@@ -222,7 +225,7 @@ impl Drop for Threads {
 
 impl Shared {
     fn work(&self) {
-        Woken::looked_at_here();
+        WakeQueue::looked_at_here();
         let mut events = Events::default();
         // Room for what comes up in quiet times, so that nothing is allocated for it later.
         let mut due = Vec::with_capacity(DUE_AT_ONCE);
@@ -237,17 +240,17 @@ impl Shared {
                 Some(patience) => Some(until_trim.map_or(patience, |until| until.min(patience))),
                 None => until_trim,
             };
-            self.room.wait(&mut events, patience);
+            self.event_queue.wait(&mut events, patience);
             now = Instant::now();
-            for (about, news) in events.iter() {
-                match about {
-                    About::Client(key) => self.signal(key, news, now, &mut again),
-                    About::Upstream(key) => self.signal_user(key, news, now, &mut again),
-                    About::Nudge => (),
-                    About::End => return,
+            for (token, readiness) in events.iter() {
+                match token {
+                    Token::Client(key) => self.signal(key, readiness, now, &mut again),
+                    Token::Upstream(key) => self.signal_user(key, readiness, now, &mut again),
+                    Token::Notify => (),
+                    Token::End => return,
                 }
             }
-            self.wheel.turn(now, &mut due);
+            self.wheel.advance(now, &mut due);
             for entry in due.drain(..) {
                 match entry {
                     Due::Session(key) => self.signal(key, WAKE, now, &mut again),
@@ -261,12 +264,12 @@ impl Shared {
             }
             match trim_at {
                 Some(at) if at > now => (),
-                Some(_) => trim_at = self.spares.give_back_unused(now),
+                Some(_) => trim_at = self.sessions.give_back_unused(now),
                 // The worker was active, which may have left memory behind.
                 None => trim_at = Some(now + UNUSED),
             }
             // Those that are woken meanwhile have no event to come.
-            again.extend(self.woken.take());
+            again.extend(self.wake_queue.take());
         }
     }
 
@@ -276,42 +279,42 @@ impl Shared {
             self.wheel.insert(0, Due::Session(*key));
         }
         if !again.is_empty() {
-            self.room.nudge();
+            self.event_queue.notify();
         }
     }
 
     /// Brings news to a session, and drives it if nobody else does.
-    fn signal(&self, key: Key, news: News, now: Instant, again: &mut VecDeque<Key>) {
-        if let Some(place) = self.places.get(key.index)
-            && place.seat.signal(key, news)
+    fn signal(&self, key: Key, readiness: Readiness, now: Instant, again: &mut VecDeque<Key>) {
+        if let Some(slot) = self.slots.get(key.index)
+            && slot.run_state.signal(key, readiness)
         {
-            self.drive(place, key, now, again);
+            self.drive(slot, key, now, again);
         }
     }
 
     /// Brings news of an upstream connection to whoever uses it.
-    fn signal_user(&self, key: Key, news: News, now: Instant, again: &mut VecDeque<Key>) {
-        let Some(line) = self.lines.get(key.index) else { return };
+    fn signal_user(&self, key: Key, readiness: Readiness, now: Instant, again: &mut VecDeque<Key>) {
+        let Some(conn) = self.upstream_conns.get(key.index) else { return };
         // A user that changes between the look and the news needs another look. It cannot change
         // more often than the line is used, and each use takes longer than this.
-        while let Some(user) = line.user(key.generation) {
-            let seat = match user {
-                User::Session(seat) => seat,
-                User::Nobody(upstream) => {
-                    let is_meant = |line: &Line| line.key == key;
-                    if let Some((line, since)) = self.idle.remove(upstream, is_meant) {
-                        return self.look_at_idle(line, since, now);
+        while let Some(user) = conn.user(key.generation) {
+            let session = match user {
+                User::Session(session) => session,
+                User::Idle(upstream) => {
+                    let is_meant = |conn: &UpstreamConn| conn.key == key;
+                    if let Some((conn, since)) = self.idle.remove(upstream, is_meant) {
+                        return self.look_at_idle(conn, since, now);
                     }
                     // Somebody else is between taking it and saying so.
                     std::thread::yield_now();
                     continue;
                 }
             };
-            let Some(place) = self.places.get(seat.index) else { return };
-            let must_drive = place.seat.signal(seat, news << UPSTREAM);
-            let is_same = line.is_still_used_by(seat);
+            let Some(slot) = self.slots.get(session.index) else { return };
+            let must_drive = slot.run_state.signal(session, readiness << UPSTREAM);
+            let is_same = conn.is_still_used_by(session);
             if must_drive {
-                self.drive(place, seat, now, again);
+                self.drive(slot, session, now, again);
             }
             if is_same {
                 return;
@@ -321,67 +324,67 @@ impl Shared {
 
     /// There were news of an idle connection, perhaps old ones. If it has ended, or talks without
     /// being asked, nobody may use it again.
-    fn look_at_idle(&self, mut line: Line, since: Instant, now: Instant) {
+    fn look_at_idle(&self, mut conn: UpstreamConn, since: Instant, now: Instant) {
         let idle = now.saturating_duration_since(since);
-        if self.is_quiet(&mut line, (idle, At::Once), now) {
-            self.lay_by(line, since);
+        if self.is_reusable(&mut conn, (idle, At::Once), now) {
+            self.lay_by(conn, since);
         }
     }
 
     /// Whether a connection that is looked at after so long an idle time can be used.
-    fn is_quiet(&self, line: &mut Line, looked: (Duration, At), now: Instant) -> bool {
-        let heard = line.socket.listen_in();
-        if let Some(upstream) = self.state.upstreams.all().get(line.upstream.0) {
-            super::heard_of_idle(upstream, heard, looked, now);
+    fn is_reusable(&self, conn: &mut UpstreamConn, looked: (Duration, At), now: Instant) -> bool {
+        let peeked = conn.socket.peek();
+        if let Some(upstream) = self.state.upstreams.all().get(conn.upstream.0) {
+            super::observe_idle(upstream, peeked, looked, now);
         }
-        heard == Heard::Nothing
+        peeked == Peeked::Nothing
     }
 
     /// Drives the session on a seat that was taken, until nothing moves and nothing is new.
-    fn drive(&self, place: &Place, key: Key, now: Instant, again: &mut VecDeque<Key>) {
+    fn drive(&self, slot: &Slot, key: Key, now: Instant, again: &mut VecDeque<Key>) {
         loop {
-            let mut seat = place.seated.lock();
-            let Some(seated) = seat.as_deref_mut() else {
-                return place.seat.free_for_now();
+            let mut guard = slot.occupant.lock();
+            let Some(occupant) = guard.as_deref_mut() else {
+                return slot.run_state.free_for_now();
             };
-            let news = place.seat.take_news();
-            if seated.armed.is_some_and(|tick| tick <= self.wheel.turned()) {
-                seated.armed = None;
+            let readiness = slot.run_state.take_readiness();
+            if occupant.armed.is_some_and(|tick| tick <= self.wheel.turned()) {
+                occupant.armed = None;
             }
-            let connection = &mut seated.connection;
+            let connection = &mut occupant.connection;
             let turn = catch_unwind(AssertUnwindSafe(|| {
-                hear(connection, &self.spares, news);
-                connection.turn(&mut Hand { shared: self, key }, &self.spares, now)
+                apply_readiness(connection, &self.sessions, readiness);
+                connection.turn(&mut WorkerIo { shared: self, key }, &self.sessions, now)
             }));
-            place.activity.set(connection.activity(), &self.evictor);
+            slot.activity.set(connection.activity(), &self.evictor);
             match turn {
-                Ok(Turn::Wait) if news & EVICT != 0 && may_be_evicted(connection, now) => {
-                    drop(seat);
+                Ok(TurnEnd::Wait) if readiness & EVICT != 0 && may_be_evicted(connection, now) => {
+                    drop(guard);
                     return self.vacate(key);
                 }
-                Ok(Turn::Wait) => {
+                Ok(TurnEnd::Wait) => {
                     self.watch_output(connection, key);
-                    self.arm(seated, key, now);
-                    drop(seat);
-                    if place.seat.free(key) {
+                    self.arm(occupant, key, now);
+                    drop(guard);
+                    if slot.run_state.free(key) {
                         return;
                     }
                 }
-                Ok(Turn::Yield) => {
-                    self.arm(seated, key, now);
+                Ok(TurnEnd::Yield) => {
+                    self.arm(occupant, key, now);
                     again.push_back(key);
-                    drop(seat);
-                    return place.seat.free_for_now();
+                    drop(guard);
+                    return slot.run_state.free_for_now();
                 }
-                Ok(Turn::Gone) => {
-                    drop(seat);
+                Ok(TurnEnd::Gone) => {
+                    drop(guard);
                     return self.vacate(key);
                 }
                 Err(_) => {
                     log::error!("a session panicked and is lost; the others go on");
-                    self.state.tally.panics.add_one();
+                    self.state.counters.panics.add_one();
                     socket::reset_on_close(&connection.client);
-                    drop(seat);
+                    drop(guard);
                     return self.vacate(key);
                 }
             }
@@ -389,41 +392,41 @@ impl Shared {
     }
 
     /// Asks to be told when a client's socket that was full can be written to again.
-    fn watch_output(&self, connection: &mut Connection<Socket, Line>, key: Key) {
+    fn watch_output(&self, connection: &mut Connection<Socket, UpstreamConn>, key: Key) {
         let wants = connection.client.wants_output_watch();
         if wants
-            && self.room.watch_output(&connection.client, About::Client(key)).is_err()
-            && let Some(awake) = connection.awake()
+            && self.event_queue.watch_output(&connection.client, Token::Client(key)).is_err()
+            && let Some(awake) = connection.active()
         {
             awake.session.failed(Side::Client, Direction::Write);
         }
     }
 
     /// Sees to it that the session is woken at its deadline.
-    fn arm(&self, seated: &mut Seated, key: Key, now: Instant) {
-        let Some(at) = seated.connection.deadline() else { return };
+    fn arm(&self, occupant: &mut Occupant, key: Key, now: Instant) {
+        let Some(at) = occupant.connection.deadline() else { return };
         let tick = self.wheel.tick_at(at, now);
-        if seated.armed.is_none_or(|armed| armed > tick) {
+        if occupant.armed.is_none_or(|armed| armed > tick) {
             let (tick, _) = self.wheel.insert(tick, Due::Session(key));
-            seated.armed = Some(tick);
+            occupant.armed = Some(tick);
         }
     }
 
     /// Ends a connection. The seat is free before the connection stops counting as open.
     fn vacate(&self, key: Key) {
-        let Some(place) = self.places.get(key.index) else { return };
-        let seated = place.seated.lock().take();
-        place.activity.set(Activity::Busy, &self.evictor);
-        place.seat.vacate();
-        self.places.give_back(key.index);
-        drop(seated);
+        let Some(slot) = self.slots.get(key.index) else { return };
+        let occupant = slot.occupant.lock().take();
+        slot.activity.set(Activity::Busy, &self.evictor);
+        slot.run_state.vacate();
+        self.slots.give_back(key.index);
+        drop(occupant);
     }
 
     /// Registers a new connection to an upstream, for the session `user`.
-    fn open(&self, upstream: UpstreamId, user: Key, socket: Socket) -> io::Result<Line> {
-        let line = Line::new(&self.lines, upstream, user, socket)?;
-        self.room.watch(&line.socket, About::Upstream(line.key), true)?;
-        Ok(line)
+    fn open(&self, upstream: UpstreamId, user: Key, socket: Socket) -> io::Result<UpstreamConn> {
+        let conn = UpstreamConn::new(&self.upstream_conns, upstream, user, socket)?;
+        self.event_queue.watch(&conn.socket, Token::Upstream(conn.key), true)?;
+        Ok(conn)
     }
 
     /// Takes an idle connection to an upstream, for the session `user`.
@@ -433,35 +436,37 @@ impl Shared {
         most: Duration,
         user: Key,
         now: Instant,
-    ) -> Option<Line> {
+    ) -> Option<UpstreamConn> {
         // Every look takes one out, so it ends.
         loop {
-            let taking = |line: &Line| line.set_used_by(user);
-            let (mut line, idle) = self.idle.take(upstream, most, now, taking)?;
-            if self.is_quiet(&mut line, (idle, At::SomeTime), now) {
-                return Some(line);
+            let taking = |conn: &UpstreamConn| conn.set_used_by(user);
+            let (mut conn, idle) = self.idle.take(upstream, most, now, taking)?;
+            if self.is_reusable(&mut conn, (idle, At::SomeTime), now) {
+                return Some(conn);
             }
         }
     }
 
     /// Keeps a connection for the next request. `user` is who gives it back.
-    fn keep(&self, mut line: Line, user: Key, now: Instant) {
-        let Some(seat) = self.places.get(user.index).map(|place| &place.seat) else { return };
-        let (key, upstream) = (line.key, line.upstream);
+    fn keep(&self, mut conn: UpstreamConn, user: Key, now: Instant) {
+        let Some(run_state) = self.slots.get(user.index).map(|slot| &slot.run_state) else {
+            return;
+        };
+        let (key, upstream) = (conn.key, conn.upstream);
         loop {
             // News that have come for the user since it looked are about what is idle from now on.
-            let news = seat.take_upstream_news();
-            let must_look = news != 0 || line.socket.has_ended();
-            if must_look && !self.is_quiet(&mut line, (Duration::ZERO, At::Once), now) {
+            let readiness = run_state.take_upstream_readiness();
+            let must_look = readiness != 0 || conn.socket.has_ended();
+            if must_look && !self.is_reusable(&mut conn, (Duration::ZERO, At::Once), now) {
                 return;
             }
-            self.lay_by(line, now);
-            if !seat.has_upstream_news() {
+            self.lay_by(conn, now);
+            if !run_state.has_upstream_readiness() {
                 break;
             }
             // More have come before it was idle, so whoever brought them did not look here.
-            match self.idle.remove(upstream, |line| line.key == key) {
-                Some((removed, _)) => line = removed,
+            match self.idle.remove(upstream, |conn| conn.key == key) {
+                Some((removed, _)) => conn = removed,
                 None => break,
             }
         }
@@ -471,15 +476,15 @@ impl Shared {
     }
 
     /// Puts a connection into the pool that is idle since then.
-    fn lay_by(&self, line: Line, since: Instant) {
-        drop(self.idle.put(line.upstream, since, line, Line::set_idle));
+    fn lay_by(&self, conn: UpstreamConn, since: Instant) {
+        drop(self.idle.put(conn.upstream, since, conn, UpstreamConn::set_idle));
     }
 
     /// Closes idle connections that are too old, and comes again while there are others.
     fn sweep(&self, now: Instant) {
         let most_kept = |id| super::most_kept(&self.state, id);
-        for (mut line, idle) in self.idle.sweep(now, most_kept) {
-            self.is_quiet(&mut line, (idle, At::SomeTime), now);
+        for (mut conn, idle) in self.idle.sweep(now, most_kept) {
+            self.is_reusable(&mut conn, (idle, At::SomeTime), now);
         }
         self.is_sweeping.store(false, Ordering::Release);
         if !self.idle.is_empty() && !self.is_sweeping.swap(true, Ordering::AcqRel) {
@@ -489,12 +494,12 @@ impl Shared {
 
     /// Says once in a while that the system refuses what is needed.
     fn evict(&self, now: Instant) -> bool {
-        let activity = |index| self.places.get(index).map(|place: &Place| &place.activity);
-        let next = self.evictor.next(self.places.numbers(), activity, now);
+        let activity = |index| self.slots.get(index).map(|slot: &Slot| &slot.activity);
+        let next = self.evictor.next(self.slots.numbers(), activity, now);
         let Some(index) = next else { return false };
-        if let Some(place) = self.places.get(index) {
+        if let Some(slot) = self.slots.get(index) {
             let mut again = VecDeque::new();
-            self.signal(place.seat.occupant(index), EVICT, now, &mut again);
+            self.signal(slot.run_state.occupant(index), EVICT, now, &mut again);
             self.come_back_to(again);
         }
         true
@@ -512,27 +517,30 @@ impl Shared {
 }
 
 /// Whether a connection that has just had a turn may be closed for another one.
-fn may_be_evicted(connection: &mut Connection<Socket, Line>, now: Instant) -> bool {
-    connection.activity().may_be_evicted(now, || connection.client.listen_in())
+fn may_be_evicted(connection: &mut Connection<Socket, UpstreamConn>, now: Instant) -> bool {
+    connection.activity().may_be_evicted(now, || connection.client.peek())
 }
 
 /// Passes on what events have said.
-fn hear(connection: &mut Connection<Socket, Line>, spares: &Spares<Line>, news: News) {
-    let has = |bit: News| news & bit != 0;
-    connection.client.news(has(READABLE), has(WRITABLE), has(ENDS));
-    let Awake { session, upstream, .. } = connection.wake(spares);
+fn apply_readiness(
+    connection: &mut Connection<Socket, UpstreamConn>,
+    sessions: &SessionPool<UpstreamConn>,
+    readiness: Readiness,
+) {
+    let has = |bit: Readiness| readiness & bit != 0;
+    connection.client.apply_readiness(has(READABLE), has(WRITABLE), has(ENDS));
+    let ActiveConnection { session, upstream, .. } = connection.wake(sessions);
     if has(FAILED) {
         session.failed(Side::Client, Direction::Read);
     }
-    if let Attached::Open(line) | Attached::Dialling(line, _) = upstream {
-        let has = |bit: News| has(bit << UPSTREAM);
-        line.socket.news(has(READABLE), has(WRITABLE), has(ENDS));
+    if let Attached::Open(conn) | Attached::Connecting(conn, _) = upstream {
+        let has = |bit: Readiness| has(bit << UPSTREAM);
+        conn.socket.apply_readiness(has(READABLE), has(WRITABLE), has(ENDS));
     }
 }
 
-impl Hands for Hand<'_> {
+impl Io for WorkerIo<'_> {
     type Wire = Socket;
-    type Line = Line;
 
     fn read(&mut self, wire: &mut Socket, into: &mut [u8]) -> io::Result<usize> {
         wire.read(into)
@@ -550,8 +558,8 @@ impl Hands for Hand<'_> {
         wire.drain(pipe)
     }
 
-    fn listen_in(&mut self, wire: &mut Socket) -> Heard {
-        if wire.may_be_read() { wire.listen_in() } else { Heard::Nothing }
+    fn peek(&mut self, wire: &mut Socket) -> Peeked {
+        if wire.may_be_read() { wire.peek() } else { Peeked::Nothing }
     }
 
     fn acknowledge(&mut self, wire: &mut Socket) {
@@ -565,30 +573,36 @@ impl Hands for Hand<'_> {
     fn reset_on_close(&mut self, wire: &mut Socket) {
         socket::reset_on_close(wire);
     }
+}
 
-    fn pipe(&mut self) -> Option<Pipe> {
-        self.shared.pipes.take()
-    }
+impl Dialer for WorkerIo<'_> {
+    type Conn = UpstreamConn;
 
-    fn take_idle(&mut self, id: UpstreamId, most: Duration, now: Instant) -> Option<Line> {
+    fn take_idle(&mut self, id: UpstreamId, most: Duration, now: Instant) -> Option<UpstreamConn> {
         self.shared.take_idle(id, most, self.key, now)
     }
 
-    fn dial(&mut self, id: UpstreamId, address: SocketAddr) -> io::Result<(Line, bool)> {
+    fn dial(&mut self, id: UpstreamId, address: SocketAddr) -> io::Result<(UpstreamConn, bool)> {
         let (socket, is_connected) = Socket::connect(address)?;
         Ok((self.shared.open(id, self.key, socket)?, is_connected))
     }
 
-    fn dialled(&mut self, line: &mut Line) -> Option<io::Result<()>> {
-        line.socket.connect_result()
+    fn poll_connected(&mut self, conn: &mut UpstreamConn) -> Option<io::Result<()>> {
+        conn.socket.connect_result()
     }
 
-    fn keep(&mut self, line: Line, now: Instant) {
-        self.shared.keep(line, self.key, now);
+    fn keep(&mut self, conn: UpstreamConn, now: Instant) {
+        self.shared.keep(conn, self.key, now);
+    }
+}
+
+impl Host for WorkerIo<'_> {
+    fn pipe(&mut self) -> Option<Pipe> {
+        self.shared.pipes.take()
     }
 
     fn waker(&mut self) -> Waker {
-        self.shared.woken.waker(self.key)
+        self.shared.wake_queue.waker(self.key)
     }
 
     fn complain_of_shortage(&mut self, id: UpstreamId, error: &io::Error, now: Instant) {

@@ -108,7 +108,7 @@ impl<T: Copy> Wheel<T> {
     }
 
     /// Moves every entry that is due into `due`. Does nothing if somebody else is at it.
-    pub fn turn(&self, now: Instant, due: &mut Vec<T>) {
+    pub fn advance(&self, now: Instant, due: &mut Vec<T>) {
         if self.time_of(self.next_due.load(Ordering::Acquire)) > now {
             return;
         }
@@ -189,7 +189,7 @@ mod tests {
 
     fn due(wheel: &Wheel<u32>, now: Instant) -> Vec<u32> {
         let mut due = Vec::new();
-        wheel.turn(now, &mut due);
+        wheel.advance(now, &mut due);
         due.sort_unstable();
         due
     }

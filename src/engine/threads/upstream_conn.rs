@@ -17,16 +17,16 @@ use crate::upstream::UpstreamId;
 
 /// A connection to an upstream. When it is dropped, its place is free again; if the upstream has not
 /// ended it, it is reset.
-pub(super) struct Line {
+pub(super) struct UpstreamConn {
     pub socket: Socket,
     pub key: Key,
     pub upstream: UpstreamId,
-    places: Arc<Slab<LinePlace>>,
+    slots: Arc<Slab<UpstreamConnSlot>>,
 }
 
 /// What others may know of a connection without having it.
 #[derive(Default)]
-pub(super) struct LinePlace {
+pub(super) struct UpstreamConnSlot {
     generation: AtomicU32,
     upstream: AtomicUsize,
     /// The number of the session's key, which is never that of nobody.
@@ -39,76 +39,76 @@ pub(super) enum User {
     /// The session on this seat.
     Session(Key),
     /// It is idle, in the pool of this upstream.
-    Nobody(UpstreamId),
+    Idle(UpstreamId),
 }
 
-const NOBODY: u64 = 0;
+const IDLE: u64 = 0;
 
-impl Line {
+impl UpstreamConn {
     /// Takes a place for a new connection, which the session on a seat uses. Fails when all places
     /// are taken.
     pub fn new(
-        places: &Arc<Slab<LinePlace>>,
+        slots: &Arc<Slab<UpstreamConnSlot>>,
         upstream: UpstreamId,
         user: Key,
         socket: Socket,
     ) -> io::Result<Self> {
-        let index = places.take().ok_or(rustix::io::Errno::MFILE)?;
-        let place = places.get(index).ok_or(rustix::io::Errno::MFILE)?;
-        let generation = Key::next_generation(place.generation.load(Ordering::Acquire)).max(1);
-        place.generation.store(generation, Ordering::Release);
-        place.upstream.store(upstream.0, Ordering::Relaxed);
-        place.user.take(user.number());
-        Ok(Line { socket, key: Key { index, generation }, upstream, places: places.clone() })
+        let index = slots.take().ok_or(rustix::io::Errno::MFILE)?;
+        let slot = slots.get(index).ok_or(rustix::io::Errno::MFILE)?;
+        let generation = Key::next_generation(slot.generation.load(Ordering::Acquire)).max(1);
+        slot.generation.store(generation, Ordering::Release);
+        slot.upstream.store(upstream.0, Ordering::Relaxed);
+        slot.user.take(user.number());
+        Ok(UpstreamConn { socket, key: Key { index, generation }, upstream, slots: slots.clone() })
     }
 
     /// The session on a seat uses it from now on.
     pub fn set_used_by(&self, user: Key) {
-        if let Some(place) = self.places.get(self.key.index) {
-            place.user.take(user.number());
+        if let Some(slot) = self.slots.get(self.key.index) {
+            slot.user.take(user.number());
         }
     }
 
     /// It goes into the pool.
     pub fn set_idle(&self) {
-        if let Some(place) = self.places.get(self.key.index) {
-            place.user.leave(NOBODY);
+        if let Some(slot) = self.slots.get(self.key.index) {
+            slot.user.leave(IDLE);
         }
     }
 }
 
-impl Drop for Line {
+impl Drop for UpstreamConn {
     fn drop(&mut self) {
         socket::keep_no_port(&self.socket);
-        if let Some(place) = self.places.get(self.key.index) {
+        if let Some(slot) = self.slots.get(self.key.index) {
             let next = Key::next_generation(self.key.generation);
-            place.generation.store(next, Ordering::Release);
-            self.places.give_back(self.key.index);
+            slot.generation.store(next, Ordering::Release);
+            self.slots.give_back(self.key.index);
         }
     }
 }
 
-impl AsMut<Socket> for Line {
+impl AsMut<Socket> for UpstreamConn {
     fn as_mut(&mut self) -> &mut Socket {
         &mut self.socket
     }
 }
 
-impl LinePlace {
+impl UpstreamConnSlot {
     /// Who uses the connection of this generation; `None`: there is none any more.
     pub fn user(&self, generation: u32) -> Option<User> {
         if self.generation.load(Ordering::Acquire) != generation {
             return None;
         }
         Some(match self.user.user() {
-            NOBODY => User::Nobody(UpstreamId(self.upstream.load(Ordering::Relaxed))),
+            IDLE => User::Idle(UpstreamId(self.upstream.load(Ordering::Relaxed))),
             number => User::Session(Key::from_number(number)),
         })
     }
 
     /// Whether the session on a seat still uses the connection, now that news were written onto that
     /// seat.
-    pub fn is_still_used_by(&self, seat: Key) -> bool {
-        self.user.is_still(seat.number())
+    pub fn is_still_used_by(&self, run_state: Key) -> bool {
+        self.user.is_still(run_state.number())
     }
 }

@@ -8,21 +8,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Wake, Waker};
 
-use super::event_queue::WaitingRoom;
+use super::event_queue::EventQueue;
 use super::key::Key;
 use crate::lock::Lock;
 
 /// Those that are woken and were not looked at since.
-pub(super) struct Woken {
+pub(super) struct WakeQueue {
     keys: Lock<Vec<Key>>,
     /// Whether there is one; spares the lock.
     is_any: AtomicBool,
-    room: Arc<WaitingRoom>,
+    event_queue: Arc<EventQueue>,
 }
 
 /// Wakes the session on one seat.
-struct Wakes {
-    woken: Arc<Woken>,
+struct SessionWaker {
+    wake_queue: Arc<WakeQueue>,
     key: Key,
 }
 
@@ -31,10 +31,10 @@ thread_local! {
     static LOOKS: Cell<bool> = const { Cell::new(false) };
 }
 
-impl Woken {
-    /// Nobody yet; those who wait in `room` are nudged for them.
-    pub fn nudging(room: Arc<WaitingRoom>) -> Arc<Self> {
-        Arc::new(Woken { keys: Lock::default(), is_any: AtomicBool::new(false), room })
+impl WakeQueue {
+    /// Nobody yet; those who wait in `event_queue` are nudged for them.
+    pub fn notifying(event_queue: Arc<EventQueue>) -> Arc<Self> {
+        Arc::new(WakeQueue { keys: Lock::default(), is_any: AtomicBool::new(false), event_queue })
     }
 
     /// This thread takes them each time before it waits in the room.
@@ -44,7 +44,7 @@ impl Woken {
 
     /// What wakes the session on a seat.
     pub fn waker(self: &Arc<Self>, key: Key) -> Waker {
-        Waker::from(Arc::new(Wakes { woken: self.clone(), key }))
+        Waker::from(Arc::new(SessionWaker { wake_queue: self.clone(), key }))
     }
 
     /// Takes those that were woken.
@@ -57,12 +57,12 @@ impl Woken {
     }
 }
 
-impl Wake for Wakes {
+impl Wake for SessionWaker {
     fn wake(self: Arc<Self>) {
-        self.woken.keys.lock().push(self.key);
-        self.woken.is_any.store(true, Ordering::Release);
+        self.wake_queue.keys.lock().push(self.key);
+        self.wake_queue.is_any.store(true, Ordering::Release);
         if !LOOKS.get() {
-            self.woken.room.nudge();
+            self.wake_queue.event_queue.notify();
         }
     }
 }

@@ -25,16 +25,16 @@ use tokio::sync::Notify;
 use tokio::time::Sleep;
 
 use super::connect;
-use super::connection::{Connection, Spares};
-use super::connection_limit::Pass;
+use super::connection::{Connection, SessionPool};
+use super::connection_limit::Permit;
 use super::eviction::{Activity, ActivityWord, Evictor};
+use super::io::{Dialer, Host, Io};
 use super::pipe::{Pipe, Pipes};
 use super::pool::Pool;
 use super::slab::Slab;
 use super::socket;
-use super::socket::Heard;
-use super::tokio::upstream_conn::Line;
-use super::turn::{Hands, Turn};
+use super::socket::Peeked;
+use super::turn::TurnEnd;
 use super::{At, Engine};
 use crate::lock::Lock;
 use crate::log_throttle::LogThrottle;
@@ -42,6 +42,7 @@ use crate::session::{Direction, Side};
 use crate::shortage;
 use crate::state::ProxyState;
 use crate::upstream::UpstreamId;
+use upstream_conn::UpstreamConn;
 
 /// How often idle upstream connections are looked through for old ones.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -52,39 +53,39 @@ const END_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The running engine.
 pub struct Tasks {
-    hub: Arc<Hub>,
+    shared: Arc<Shared>,
     /// By core.
     handles: Vec<Handle>,
-    /// The threads that run the cores, and what ends each.
+    /// The threads that run the count, and what ends each.
     threads: Lock<Vec<(JoinHandle<()>, Arc<Notify>)>>,
 }
 
 /// One runtime, on a thread of its own. A task stays with it, so nobody is woken in vain; a
 /// connection to an upstream does unless another core has none left.
 #[derive(Clone, Copy)]
-struct Core(u32);
+struct WorkerId(u32);
 
-impl Core {
+impl WorkerId {
     fn index(self) -> usize {
         self.0 as usize
     }
 }
 
 /// What the tasks of one core share.
-struct Shelf {
-    idle: Pool<Line>,
-    spares: Spares<Line>,
+struct WorkerState {
+    idle: Pool<UpstreamConn>,
+    sessions: SessionPool<UpstreamConn>,
     /// Tasks that have not ended.
     alive: AtomicUsize,
 }
 
 /// What all tasks share.
-struct Hub {
+struct Shared {
     state: Arc<ProxyState>,
     /// By core.
-    shelves: Vec<Shelf>,
+    workers: Vec<WorkerState>,
     pipes: Arc<Pipes>,
-    places: Slab<Place>,
+    slots: Slab<Slot>,
     evictor: Evictor,
     /// Whether every task is to end now.
     is_ending: AtomicBool,
@@ -95,14 +96,14 @@ struct Hub {
 
 /// What others may know of the task that has this number.
 #[derive(Default)]
-struct Place {
+struct Slot {
     waker: Lock<Option<Waker>>,
     activity: ActivityWord,
     /// Whether another client needs its place.
     is_evicted: AtomicBool,
 }
 
-impl Place {
+impl Slot {
     fn wake(&self) {
         if let Some(waker) = &*self.waker.lock() {
             waker.wake_by_ref();
@@ -111,52 +112,52 @@ impl Place {
 }
 
 impl Tasks {
-    /// Starts `workers` runtimes that serve up to `places` connections together; `descriptors` is
+    /// Starts `workers` runtimes that serve up to `slots` connections together; `descriptors` is
     /// the limit on them.
     pub fn start(
         state: Arc<ProxyState>,
         workers: usize,
-        places: usize,
+        slots: usize,
         descriptors: usize,
     ) -> io::Result<Self> {
         let config = &state.config;
         let idle = Pool::new(config.upstreams.len(), config.limits.pool, config.timeouts.pool);
-        let shelf = |_| Shelf {
+        let new = |_| WorkerState {
             idle: idle.beside(),
-            spares: Spares::default(),
+            sessions: SessionPool::default(),
             alive: AtomicUsize::new(0),
         };
-        let hub = Arc::new(Hub {
-            shelves: (0..workers).map(shelf).collect(),
+        let shared = Arc::new(Shared {
+            workers: (0..workers).map(new).collect(),
             pipes: Pipes::new(descriptors),
-            places: Slab::new(places),
+            slots: Slab::new(slots),
             evictor: Evictor::new(Instant::now()),
             is_ending: AtomicBool::new(false),
             cut: AtomicUsize::new(0),
             shortage: Lock::default(),
             state,
         });
-        let mut tasks = Tasks { hub, handles: Vec::new(), threads: Lock::default() };
-        for core in 0..workers {
-            tasks.start_core(Core(core as u32))?;
+        let mut tasks = Tasks { shared, handles: Vec::new(), threads: Lock::default() };
+        for worker in 0..workers {
+            tasks.start_worker(WorkerId(worker as u32))?;
         }
         Ok(tasks)
     }
 
-    fn start_core(&mut self, core: Core) -> io::Result<()> {
+    fn start_worker(&mut self, worker: WorkerId) -> io::Result<()> {
         let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
         let handle = runtime.handle().clone();
         let end = Arc::new(Notify::new());
-        let (hub, ending) = (self.hub.clone(), end.clone());
+        let (shared, ending) = (self.shared.clone(), end.clone());
         let run = move || {
             runtime.spawn(async move {
                 let mut trim_at = None;
                 loop {
                     tokio::time::sleep(SWEEP_INTERVAL).await;
-                    let (now, shelf) = (Instant::now(), hub.shelf(core));
-                    hub.sweep(core, now);
+                    let (now, worker_state) = (Instant::now(), shared.worker_state(worker));
+                    shared.sweep(worker, now);
                     if trim_at.is_none_or(|at| at <= now) {
-                        trim_at = shelf.spares.give_back_unused(now);
+                        trim_at = worker_state.sessions.give_back_unused(now);
                     }
                 }
             });
@@ -170,28 +171,28 @@ impl Tasks {
     }
 
     fn is_alive(&self) -> bool {
-        self.hub.shelves.iter().any(|shelf| shelf.alive.load(Ordering::Acquire) > 0)
+        self.shared.workers.iter().any(|worker| worker.alive.load(Ordering::Acquire) > 0)
     }
 }
 
 impl Engine for Tasks {
-    fn admit(&self, stream: StdStream, peer: SocketAddr, pass: Pass, turn_away: bool) {
-        let hub = self.hub.clone();
-        let Some(place) = hub.places.take() else {
+    fn admit(&self, stream: StdStream, peer: SocketAddr, permit: Permit, turn_away: bool) {
+        let shared = self.shared.clone();
+        let Some(slot) = shared.slots.take() else {
             return log::error!("no place for a connection that was let in");
         };
-        let core = hub.idlest();
-        hub.shelf(core).alive.fetch_add(1, Ordering::AcqRel);
-        let stay = Stay { hub, core, place, _pass: pass };
-        let handle = &self.handles[core.index()];
+        let worker = shared.least_loaded();
+        shared.worker_state(worker).alive.fetch_add(1, Ordering::AcqRel);
+        let guard = TaskGuard { shared, worker, slot, _permit: permit };
+        let handle = &self.handles[worker.index()];
         // The socket belongs to the runtime that the task runs on.
         let _entered = handle.enter();
         match TcpStream::from_std(stream) {
             Ok(client) => {
-                let (state, now) = (stay.hub.state.clone(), Instant::now());
+                let (state, now) = (guard.shared.state.clone(), Instant::now());
                 let connection = Connection::new(state, peer.ip(), client, turn_away, now);
-                stay.hub.note_activity(stay.place, connection.activity());
-                let mut task = Task { connection, alarm: None, stay };
+                guard.shared.note_activity(guard.slot, connection.activity());
+                let mut task = Task { connection, alarm: None, guard };
                 // Not an `async` block: that has room of its own for all that is moved within it.
                 handle.spawn(poll_fn(move |cx| task.poll(cx)));
             }
@@ -202,16 +203,16 @@ impl Engine for Tasks {
     }
 
     fn evict(&self, now: Instant) -> bool {
-        self.hub.evict(now)
+        self.shared.evict(now)
     }
 
     fn wake_all(&self) {
-        self.hub.places.numbers().filter_map(|n| self.hub.places.get(n)).for_each(Place::wake);
+        self.shared.slots.numbers().filter_map(|n| self.shared.slots.get(n)).for_each(Slot::wake);
     }
 
     fn end(&self) -> usize {
         let threads = std::mem::take(&mut *self.threads.lock());
-        self.hub.is_ending.store(true, Ordering::Release);
+        self.shared.is_ending.store(true, Ordering::Release);
         self.wake_all();
         let until = Instant::now() + END_PATIENCE;
         while !threads.is_empty() && self.is_alive() && Instant::now() < until {
@@ -222,7 +223,7 @@ impl Engine for Tasks {
             // A panic was printed where it happened.
             let _ = thread.join();
         }
-        self.hub.cut.load(Ordering::Acquire)
+        self.shared.cut.load(Ordering::Acquire)
     }
 }
 
@@ -234,125 +235,131 @@ impl Drop for Tasks {
 
 /// Serves one client until its connection is over.
 struct Task {
-    connection: Connection<TcpStream, Line>,
+    connection: Connection<TcpStream, UpstreamConn>,
     /// Made at the first turn, on the runtime that keeps its time.
     alarm: Option<Pin<Box<Sleep>>>,
-    stay: Stay,
+    guard: TaskGuard,
 }
 
 /// What a task has taken for as long as it lives.
-struct Stay {
-    hub: Arc<Hub>,
-    core: Core,
-    place: u32,
-    _pass: Pass,
+struct TaskGuard {
+    shared: Arc<Shared>,
+    worker: WorkerId,
+    slot: u32,
+    _permit: Permit,
 }
 
-impl Drop for Stay {
+impl Drop for TaskGuard {
     fn drop(&mut self) {
-        self.hub.note_activity(self.place, Activity::Busy);
-        if let Some(place) = self.hub.places.get(self.place) {
-            place.waker.lock().take();
-            place.is_evicted.store(false, Ordering::Release);
+        self.shared.note_activity(self.slot, Activity::Busy);
+        if let Some(slot) = self.shared.slots.get(self.slot) {
+            slot.waker.lock().take();
+            slot.is_evicted.store(false, Ordering::Release);
         }
-        self.hub.places.give_back(self.place);
-        self.hub.shelf(self.core).alive.fetch_sub(1, Ordering::AcqRel);
+        self.shared.slots.give_back(self.slot);
+        self.shared.worker_state(self.worker).alive.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
 impl Task {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Task { connection, alarm, stay: Stay { hub, core, place, .. } } = self;
+        let Task { connection, alarm, guard: TaskGuard { shared, worker, slot, .. } } = self;
         let alarm = alarm.get_or_insert_with(|| {
             // A task keeps its waker for life.
-            if let Some(place) = hub.places.get(*place) {
-                *place.waker.lock() = Some(cx.waker().clone());
+            if let Some(slot) = shared.slots.get(*slot) {
+                *slot.waker.lock() = Some(cx.waker().clone());
             }
             let at = connection.deadline().unwrap_or_else(Instant::now);
             Box::pin(tokio::time::sleep_until(at.into()))
         });
-        if hub.is_ending.load(Ordering::Acquire) {
-            return hub.cut(connection);
+        if shared.is_ending.load(Ordering::Acquire) {
+            return shared.cut(connection);
         }
-        let turn = AssertUnwindSafe(|| hub.turn(*core, connection, alarm.as_mut(), cx));
+        let turn = AssertUnwindSafe(|| shared.turn(*worker, connection, alarm.as_mut(), cx));
         let turn = catch_unwind(turn);
-        hub.note_activity(*place, connection.activity());
+        shared.note_activity(*slot, connection.activity());
         if let Ok(Poll::Pending) = turn
-            && hub.is_evicted(*place, connection)
+            && shared.is_evicted(*slot, connection)
         {
             return Poll::Ready(());
         }
         turn.unwrap_or_else(|_| {
             log::error!("a session panicked and is lost; the others go on");
-            hub.state.tally.panics.add_one();
+            shared.state.counters.panics.add_one();
             socket::reset_on_close(&connection.client);
             Poll::Ready(())
         })
     }
 }
 
-impl Hub {
-    fn shelf(&self, core: Core) -> &Shelf {
-        &self.shelves[core.index()]
+impl Shared {
+    fn worker_state(&self, worker: WorkerId) -> &WorkerState {
+        &self.workers[worker.index()]
     }
 
     /// The core that has the least to do.
-    fn idlest(&self) -> Core {
-        let alive = |core: &usize| self.shelves[*core].alive.load(Ordering::Relaxed);
-        Core((0..self.shelves.len()).min_by_key(alive).unwrap_or(0) as u32)
+    fn least_loaded(&self) -> WorkerId {
+        let alive = |worker: &usize| self.workers[*worker].alive.load(Ordering::Relaxed);
+        WorkerId((0..self.workers.len()).min_by_key(alive).unwrap_or(0) as u32)
     }
 
     /// Writes down what a connection does.
-    fn note_activity(&self, place: u32, activity: Activity) {
-        if let Some(place) = self.places.get(place) {
-            place.activity.set(activity, &self.evictor);
+    fn note_activity(&self, slot: u32, activity: Activity) {
+        if let Some(slot) = self.slots.get(slot) {
+            slot.activity.set(activity, &self.evictor);
         }
     }
 
     /// Whether a connection that has just had a turn is to be closed for another one.
-    fn is_evicted(&self, place: u32, connection: &Connection<TcpStream, Line>) -> bool {
-        let Some(place) = self.places.get(place) else { return false };
-        place.is_evicted.load(Ordering::Relaxed)
-            && place.is_evicted.swap(false, Ordering::AcqRel)
+    fn is_evicted(&self, slot: u32, connection: &Connection<TcpStream, UpstreamConn>) -> bool {
+        let Some(slot) = self.slots.get(slot) else { return false };
+        slot.is_evicted.load(Ordering::Relaxed)
+            && slot.is_evicted.swap(false, Ordering::AcqRel)
             && connection
                 .activity()
-                .may_be_evicted(Instant::now(), || socket::listen_in(&connection.client))
+                .may_be_evicted(Instant::now(), || socket::peek(&connection.client))
     }
 
     /// An idle connection of this core; if there is none, one of another core, which then belongs to
     /// this one.
-    fn take_idle(&self, core: Core, id: UpstreamId, most: Duration, now: Instant) -> Option<Line> {
-        let cores = self.shelves.len();
-        (core.index()..core.index() + cores).find_map(|shelf| {
-            let Shelf { idle, .. } = &self.shelves[shelf % cores];
+    fn take_idle(
+        &self,
+        worker: WorkerId,
+        id: UpstreamId,
+        most: Duration,
+        now: Instant,
+    ) -> Option<UpstreamConn> {
+        let count = self.workers.len();
+        (worker.index()..worker.index() + count).find_map(|index| {
+            let WorkerState { idle, .. } = &self.workers[index % count];
             // Every look takes one out, so it ends.
-            let (line, _) = std::iter::from_fn(|| idle.take(id, most, now, |_| ()))
-                .find(|(line, idle)| self.is_quiet(line, (*idle, At::SomeTime), now))?;
-            if shelf == core.index() {
-                return Some(line);
+            let (conn, _) = std::iter::from_fn(|| idle.take(id, most, now, |_| ()))
+                .find(|(conn, idle)| self.is_reusable(conn, (*idle, At::SomeTime), now))?;
+            if index == worker.index() {
+                return Some(conn);
             }
-            line.adopt().ok()
+            conn.adopt().ok()
         })
     }
 
     /// Takes turns until there is something to wait for.
     fn turn(
         &self,
-        core: Core,
-        connection: &mut Connection<TcpStream, Line>,
+        worker: WorkerId,
+        connection: &mut Connection<TcpStream, UpstreamConn>,
         mut alarm: Pin<&mut Sleep>,
         cx: &mut Context<'_>,
     ) -> Poll<()> {
         let now = Instant::now();
-        let spares = &self.shelf(core).spares;
+        let sessions = &self.worker_state(worker).sessions;
         loop {
-            match connection.turn(&mut Hand { hub: self, core, cx }, spares, now) {
-                Turn::Gone => return Poll::Ready(()),
+            match connection.turn(&mut TaskIo { shared: self, worker, cx }, sessions, now) {
+                TurnEnd::Gone => return Poll::Ready(()),
                 // Wakes this task once others had their turn, and what has arrived was looked at.
-                Turn::Yield => return pin!(tokio::task::yield_now()).poll(cx),
-                Turn::Wait => (),
+                TurnEnd::Yield => return pin!(tokio::task::yield_now()).poll(cx),
+                TurnEnd::Wait => (),
             }
-            let client = look_at_client(connection, spares, cx);
+            let client = look_at_client(connection, sessions, cx);
             if client == Client::Failed {
                 continue;
             }
@@ -379,7 +386,7 @@ impl Hub {
 
     /// The connection ends although its exchange has not: that must not look like the end of the
     /// answer.
-    fn cut(&self, connection: &Connection<TcpStream, Line>) -> Poll<()> {
+    fn cut(&self, connection: &Connection<TcpStream, UpstreamConn>) -> Poll<()> {
         if connection.is_busy() {
             socket::reset_on_close(&connection.client);
             self.cut.fetch_add(1, Ordering::AcqRel);
@@ -388,43 +395,42 @@ impl Hub {
     }
 
     /// Closes idle connections of a core that are too old, or that have ended since the last sweep.
-    fn sweep(&self, core: Core, now: Instant) {
-        let Shelf { idle: pool, .. } = self.shelf(core);
-        for (line, idle) in pool.remove_those(now, Line::has_news) {
+    fn sweep(&self, worker: WorkerId, now: Instant) {
+        let WorkerState { idle: pool, .. } = self.worker_state(worker);
+        for (conn, idle) in pool.remove_those(now, UpstreamConn::is_readable) {
             // As old as it was at the least when it ended.
             let idle = idle.saturating_sub(SWEEP_INTERVAL);
-            self.is_quiet(&line, (idle, At::Once), now);
+            self.is_reusable(&conn, (idle, At::Once), now);
         }
         let most_kept = |id| super::most_kept(&self.state, id);
-        for (line, idle) in pool.sweep(now, most_kept) {
-            self.is_quiet(&line, (idle, At::SomeTime), now);
+        for (conn, idle) in pool.sweep(now, most_kept) {
+            self.is_reusable(&conn, (idle, At::SomeTime), now);
         }
     }
 
     /// Whether a connection that was idle for so long can be used.
-    fn is_quiet(&self, line: &Line, looked: (Duration, At), now: Instant) -> bool {
-        let mut heard = None;
+    fn is_reusable(&self, conn: &UpstreamConn, looked: (Duration, At), now: Instant) -> bool {
+        let mut peeked = None;
         // Asked this way, tokio learns that there is nothing to read.
-        let stream = line.stream();
-        let _ =
-            stream.try_io(Interest::READABLE, || match *heard.insert(socket::listen_in(stream)) {
-                Heard::Nothing => Err(io::Error::from(ErrorKind::WouldBlock)),
-                Heard::End | Heard::Bytes => Ok(()),
-            });
-        let heard = heard.unwrap_or_else(|| socket::listen_in(stream));
-        if let Some(upstream) = self.state.upstreams.all().get(line.upstream.0) {
-            super::heard_of_idle(upstream, heard, looked, now);
+        let stream = conn.stream();
+        let _ = stream.try_io(Interest::READABLE, || match *peeked.insert(socket::peek(stream)) {
+            Peeked::Nothing => Err(io::Error::from(ErrorKind::WouldBlock)),
+            Peeked::End | Peeked::Bytes => Ok(()),
+        });
+        let peeked = peeked.unwrap_or_else(|| socket::peek(stream));
+        if let Some(upstream) = self.state.upstreams.all().get(conn.upstream.0) {
+            super::observe_idle(upstream, peeked, looked, now);
         }
-        heard == Heard::Nothing
+        peeked == Peeked::Nothing
     }
 
     fn evict(&self, now: Instant) -> bool {
-        let activity = |index| self.places.get(index).map(|place: &Place| &place.activity);
-        let next = self.evictor.next(self.places.numbers(), activity, now);
+        let activity = |index| self.slots.get(index).map(|slot: &Slot| &slot.activity);
+        let next = self.evictor.next(self.slots.numbers(), activity, now);
         let Some(index) = next else { return false };
-        if let Some(place) = self.places.get(index) {
-            place.is_evicted.store(true, Ordering::Release);
-            place.wake();
+        if let Some(slot) = self.slots.get(index) {
+            slot.is_evicted.store(true, Ordering::Release);
+            slot.wake();
         }
         true
     }
@@ -453,8 +459,8 @@ enum Client {
 }
 
 fn look_at_client(
-    connection: &mut Connection<TcpStream, Line>,
-    spares: &Spares<Line>,
+    connection: &mut Connection<TcpStream, UpstreamConn>,
+    sessions: &SessionPool<UpstreamConn>,
     cx: &mut Context<'_>,
 ) -> Client {
     if connection.client.poll_read_ready(cx).is_pending() {
@@ -463,18 +469,18 @@ fn look_at_client(
     if connection.client.take_error().is_ok_and(|error| error.is_none()) {
         return Client::Unread;
     }
-    connection.wake(spares).session.failed(Side::Client, Direction::Read);
+    connection.wake(sessions).session.failed(Side::Client, Direction::Read);
     Client::Failed
 }
 
 /// What a turn does on behalf of one task.
-struct Hand<'a, 'b> {
-    hub: &'a Hub,
-    core: Core,
+struct TaskIo<'a, 'b> {
+    shared: &'a Shared,
+    worker: WorkerId,
     cx: &'a mut Context<'b>,
 }
 
-impl Hand<'_, '_> {
+impl TaskIo<'_, '_> {
     /// Asks a socket until it does something, or is not ready and wakes the task when it is.
     fn ask(
         &mut self,
@@ -501,9 +507,8 @@ impl Hand<'_, '_> {
     }
 }
 
-impl Hands for Hand<'_, '_> {
+impl Io for TaskIo<'_, '_> {
     type Wire = TcpStream;
-    type Line = Line;
 
     fn read(&mut self, wire: &mut TcpStream, into: &mut [u8]) -> io::Result<usize> {
         let mut buffer = ReadBuf::new(into);
@@ -512,7 +517,7 @@ impl Hands for Hand<'_, '_> {
             Poll::Ready(Err(error)) => Err(error),
             // A drain may leave idle clients no time: what has arrived counts, even if the runtime
             // has not heard of it.
-            Poll::Pending if self.hub.state.is_stopping() => socket::receive(&*wire, into),
+            Poll::Pending if self.shared.state.is_stopping() => socket::receive(&*wire, into),
             Poll::Pending => Err(ErrorKind::WouldBlock.into()),
         }
     }
@@ -529,16 +534,16 @@ impl Hands for Hand<'_, '_> {
         self.ask(wire, Interest::WRITABLE, |wire| pipe.drain(wire))
     }
 
-    fn listen_in(&mut self, wire: &mut TcpStream) -> Heard {
-        let mut heard = Heard::Nothing;
+    fn peek(&mut self, wire: &mut TcpStream) -> Peeked {
+        let mut peeked = Peeked::Nothing;
         let _ = self.ask(wire, Interest::READABLE, |wire| {
-            heard = socket::listen_in(wire);
-            match heard {
-                Heard::Nothing => Err(ErrorKind::WouldBlock.into()),
-                Heard::End | Heard::Bytes => Ok(0),
+            peeked = socket::peek(wire);
+            match peeked {
+                Peeked::Nothing => Err(ErrorKind::WouldBlock.into()),
+                Peeked::End | Peeked::Bytes => Ok(0),
             }
         });
-        heard
+        peeked
     }
 
     fn acknowledge(&mut self, wire: &mut TcpStream) {
@@ -552,29 +557,39 @@ impl Hands for Hand<'_, '_> {
     fn reset_on_close(&mut self, wire: &mut TcpStream) {
         socket::reset_on_close(wire);
     }
+}
 
-    fn pipe(&mut self) -> Option<Pipe> {
-        self.hub.pipes.take()
+impl Dialer for TaskIo<'_, '_> {
+    type Conn = UpstreamConn;
+
+    fn take_idle(&mut self, id: UpstreamId, most: Duration, now: Instant) -> Option<UpstreamConn> {
+        self.shared.take_idle(self.worker, id, most, now)
     }
 
-    fn take_idle(&mut self, id: UpstreamId, most: Duration, now: Instant) -> Option<Line> {
-        self.hub.take_idle(self.core, id, most, now)
-    }
-
-    fn dial(&mut self, upstream: UpstreamId, address: SocketAddr) -> io::Result<(Line, bool)> {
+    fn dial(
+        &mut self,
+        upstream: UpstreamId,
+        address: SocketAddr,
+    ) -> io::Result<(UpstreamConn, bool)> {
         let (stream, is_connected) = connect::begin(address)?;
-        Ok((Line::new(stream, upstream)?, is_connected))
+        Ok((UpstreamConn::new(stream, upstream)?, is_connected))
     }
 
-    fn dialled(&mut self, line: &mut Line) -> Option<io::Result<()>> {
-        match line.stream().poll_write_ready(self.cx) {
-            Poll::Ready(_) => connect::result(line.stream()),
+    fn poll_connected(&mut self, conn: &mut UpstreamConn) -> Option<io::Result<()>> {
+        match conn.stream().poll_write_ready(self.cx) {
+            Poll::Ready(_) => connect::result(conn.stream()),
             Poll::Pending => None,
         }
     }
 
-    fn keep(&mut self, line: Line, now: Instant) {
-        drop(self.hub.shelf(self.core).idle.put(line.upstream, now, line, |_| ()));
+    fn keep(&mut self, conn: UpstreamConn, now: Instant) {
+        drop(self.shared.worker_state(self.worker).idle.put(conn.upstream, now, conn, |_| ()));
+    }
+}
+
+impl Host for TaskIo<'_, '_> {
+    fn pipe(&mut self) -> Option<Pipe> {
+        self.shared.pipes.take()
     }
 
     fn waker(&mut self) -> Waker {
@@ -582,6 +597,6 @@ impl Hands for Hand<'_, '_> {
     }
 
     fn complain_of_shortage(&mut self, id: UpstreamId, error: &io::Error, now: Instant) {
-        self.hub.complain_of_shortage(id, error, now);
+        self.shared.complain_of_shortage(id, error, now);
     }
 }

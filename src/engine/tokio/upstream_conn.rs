@@ -9,35 +9,35 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use crate::engine::socket;
-use crate::engine::socket::Heard;
+use crate::engine::socket::Peeked;
 use crate::upstream::UpstreamId;
 
 /// A connection to an upstream. When it is dropped, it is reset if the upstream has not ended it.
-pub(super) struct Line {
+pub(super) struct UpstreamConn {
     /// `None` once it was moved to another core.
     stream: Option<TcpStream>,
     pub upstream: UpstreamId,
 }
 
-impl Line {
+impl UpstreamConn {
     /// It belongs to the core that calls this.
     pub fn new(stream: StdStream, upstream: UpstreamId) -> io::Result<Self> {
-        Ok(Line { stream: Some(TcpStream::from_std(stream)?), upstream })
+        Ok(UpstreamConn { stream: Some(TcpStream::from_std(stream)?), upstream })
     }
 
     /// Moves it to the core that calls this.
     pub fn adopt(mut self) -> io::Result<Self> {
         let stream = self.stream.take().ok_or(ErrorKind::NotConnected)?;
-        Line::new(stream.into_std()?, self.upstream)
+        UpstreamConn::new(stream.into_std()?, self.upstream)
     }
 
     /// Whether an end or bytes have arrived, as far as the runtime has heard: no system call while
     /// nothing has.
-    pub fn has_news(&self) -> bool {
+    pub fn is_readable(&self) -> bool {
         let stream = self.stream();
-        let look = || match socket::listen_in(stream) {
-            Heard::Nothing => Err(ErrorKind::WouldBlock.into()),
-            Heard::End | Heard::Bytes => Ok(()),
+        let look = || match socket::peek(stream) {
+            Peeked::Nothing => Err(ErrorKind::WouldBlock.into()),
+            Peeked::End | Peeked::Bytes => Ok(()),
         };
         stream.try_io(Interest::READABLE, look).is_ok()
     }
@@ -51,7 +51,7 @@ impl Line {
     }
 }
 
-impl AsMut<TcpStream> for Line {
+impl AsMut<TcpStream> for UpstreamConn {
     fn as_mut(&mut self) -> &mut TcpStream {
         match &mut self.stream {
             Some(stream) => stream,
@@ -60,7 +60,7 @@ impl AsMut<TcpStream> for Line {
     }
 }
 
-impl Drop for Line {
+impl Drop for UpstreamConn {
     fn drop(&mut self) {
         if let Some(stream) = &self.stream {
             socket::keep_no_port(stream);

@@ -26,7 +26,7 @@ impl World<'_> {
         let place = &mut net.places[link];
         place.idle_since = None;
         if !place.link.back.bytes.is_empty() {
-            self.state.upstreams.all()[id].distrust(now);
+            self.state.upstreams.all()[id].disable_reuse(now);
         }
         net.counts.one("idle connections closed at once");
         drop(net);

@@ -131,7 +131,7 @@ impl Judge {
             return;
         }
         match said {
-            Said::Seen(id, seen) => {
+            Said::Observation(id, seen) => {
                 self.check_fact(*id, seen, source, net);
                 let loser = match source {
                     Source::Session { client, .. } => self.peers.get(client).copied(),

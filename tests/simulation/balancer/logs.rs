@@ -60,7 +60,7 @@ impl Drop for Listening {
 #[derive(Clone, Debug)]
 pub enum Said {
     /// Something was seen of an upstream.
-    Seen(usize, String),
+    Observation(usize, String),
     Ejected(usize),
     Restored(usize),
     Exchange(Record),
@@ -105,7 +105,7 @@ fn upstream(line: &str) -> Option<Said> {
     let (name, rest) = line.strip_prefix("upstream 10.0.0.")?.split_once(' ')?;
     let id = name.strip_suffix(":80")?.parse().ok()?;
     if let Some(seen) = rest.strip_prefix("seen: ") {
-        return Some(Said::Seen(id, seen.to_string()));
+        return Some(Said::Observation(id, seen.to_string()));
     }
     if rest.starts_with("ejected: ") {
         return Some(Said::Ejected(id));

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use balancebeam::buffer;
-use balancebeam::engine_parts::{Attached, Turn};
+use balancebeam::engine_parts::{Attached, TurnEnd};
 
 use super::scenario::Ms;
 use super::world::World;
@@ -18,7 +18,7 @@ const DRAIN_GRACE: Duration = Duration::from_millis(300);
 /// How long a client that is turned away may stay.
 const TURN_AWAY: Duration = Duration::from_secs(2);
 
-pub fn after_turn(world: &mut World<'_>, client: usize, turn: Turn) {
+pub fn after_turn(world: &mut World<'_>, client: usize, turn: TurnEnd) {
     has_a_deadline(world, client, turn);
     one_turned_away_leaves_soon(world, client);
     waits_for_something_that_ends(world, client);
@@ -45,12 +45,12 @@ pub fn at_the_end(world: &World<'_>) {
 
 /// A session that nothing wakes would be forgotten with all that it holds: whoever waits knows until
 /// when, and what was due has fired.
-fn has_a_deadline(world: &World<'_>, client: usize, turn: Turn) {
+fn has_a_deadline(world: &World<'_>, client: usize, turn: TurnEnd) {
     let Some(connection) = &world.connections[client] else { return };
     let net = &mut *world.net.borrow_mut();
     let now = net.instant();
     let deadline = connection.deadline();
-    let holds = turn != Turn::Wait || deadline.is_some_and(|at| at > now);
+    let holds = turn != TurnEnd::Wait || deadline.is_some_and(|at| at > now);
     net.check("no live session without a deadline", holds, || format!("client {client}"));
 }
 
@@ -85,7 +85,7 @@ fn memory_is_bounded(world: &mut World<'_>, client: usize) {
     let Some(connection) = &mut world.connections[client] else { return };
     let is_busy = connection.is_busy();
     let net = &mut *world.net.borrow_mut();
-    if let Some(awake) = connection.awake() {
+    if let Some(awake) = connection.active() {
         let buffered = awake.session.buffered();
         net.check("memory is bounded", buffered <= MOST_BUFFERED, || format!("{buffered} bytes"));
         if !is_busy {
@@ -135,9 +135,9 @@ fn in_flight_is_what_is_in_flight(world: &mut World<'_>) {
     let net = &mut *world.net.borrow_mut();
     let mut awake_now = 0;
     for connection in world.connections.iter_mut().flatten() {
-        let Some(awake) = connection.awake() else { continue };
+        let Some(awake) = connection.active() else { continue };
         awake_now += 1;
-        if let Attached::Open(line) | Attached::Dialling(line, _) = &awake.upstream
+        if let Attached::Open(line) | Attached::Connecting(line, _) = &awake.upstream
             && let super::net::Owner::Upstream(id) = net.places[line.0.link].owner
         {
             attached[id] += 1;

@@ -3,7 +3,7 @@
 
 use balancebeam::state::ProxyState;
 use balancebeam::upstream::UpstreamId;
-use balancebeam::upstream::health::Seen;
+use balancebeam::upstream::health::Observation;
 
 use super::net::{Event, Net};
 use super::scenario::{Mode, Ms};
@@ -60,10 +60,10 @@ impl Probes {
     pub fn end(&mut self, id: usize, state: &ProxyState, net: &mut Net) -> Option<String> {
         let (Turn::Out(mode) | Turn::OutAndDue(mode)) = self.turns[id] else { return None };
         let seen = match mode {
-            Mode::Up => Seen::ProbePassed,
-            Mode::Sick => Seen::BadStatus(SICK),
-            Mode::Refuses | Mode::Hangs => Seen::NoConnection,
-            Mode::Frozen => Seen::ProbeUnanswered,
+            Mode::Up => Observation::ProbePassed,
+            Mode::Sick => Observation::BadStatus(SICK),
+            Mode::Refuses | Mode::Hangs => Observation::NoConnection,
+            Mode::Frozen => Observation::ProbeUnanswered,
         };
         state.upstreams.observe(UpstreamId(id), seen, net.instant());
         if let Turn::OutAndDue(_) = std::mem::take(&mut self.turns[id]) {

@@ -15,7 +15,7 @@ use super::scenario::Ms;
 
 const ALONE: Ms = 10_000;
 const DOUBLINGS: u32 = 5;
-const TRICKLE: Ms = 1_000;
+const TRIAL_SPACING: Ms = 1_000;
 
 /// Why a request is at an upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,7 +111,7 @@ impl Trials {
     pub fn seen(&mut self, client: usize, id: usize, seen: &str, net: &mut Net) {
         let trial = &mut self.of[id];
         if seen == "TrialServed" {
-            trial.until = Some(net.now + TRICKLE);
+            trial.until = Some(net.now + TRIAL_SPACING);
         } else if seen != "Served" && self.choices.get(&client) == Some(&(id, Choice::Trial)) {
             net.counts.one("trials that failed");
             trial.relapses += u32::from(trial.fails);

@@ -6,14 +6,14 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
-use balancebeam::engine_parts::{Connection, Pool, Spares, Turn};
+use balancebeam::engine_parts::{Connection, Pool, SessionPool, TurnEnd};
 use balancebeam::session::{Direction, Side};
 use balancebeam::state::ProxyState;
 use balancebeam::upstream::Upstreams;
 
 use super::client::Client;
-use super::hands::{Hand, Line, Shared, Wire, Woken};
 use super::health::{Judge, Source};
+use super::host::{Hand, Line, Shared, Wire, Woken};
 use super::links::Dial;
 use super::logs::{Listening, Record, Said};
 use super::net::{Event, Owner};
@@ -36,7 +36,7 @@ pub struct World<'a> {
     pub net: Shared,
     pub state: Arc<ProxyState>,
     pub pool: Pool<Line>,
-    spares: Spares<Line>,
+    sessions: SessionPool<Line>,
     woken: Woken,
     /// By the clients' places.
     pub connections: Vec<Option<Connection<Wire, Line>>>,
@@ -89,7 +89,7 @@ impl<'a> World<'a> {
             scenario,
             net,
             pool,
-            spares: Spares::default(),
+            sessions: SessionPool::default(),
             woken: Woken::default(),
             connections: (0..count).map(|_| None).collect(),
             clients: scenario.clients.iter().cloned().map(Client::new).collect(),
@@ -258,7 +258,7 @@ impl<'a> World<'a> {
         let is_reset = self.net.borrow().places[link].link.far_reset;
         if is_reset && !std::mem::replace(&mut self.was_told_of_reset[client], true) {
             // An engine hears of it even if it does not read.
-            let awake = connection.wake(&self.spares);
+            let awake = connection.wake(&self.sessions);
             awake.session.failed(Side::Client, Direction::Read);
         }
         let mut hand = Hand {
@@ -269,17 +269,17 @@ impl<'a> World<'a> {
             client,
             calls: 0,
         };
-        let turn = connection.turn(&mut hand, &self.spares, now);
-        if turn == Turn::Gone {
+        let turn = connection.turn(&mut hand, &self.sessions, now);
+        if turn == TurnEnd::Gone {
             self.connections[client] = None;
         }
         self.hear(Source::Session { client, exchange: 0 });
-        if turn == Turn::Gone {
+        if turn == TurnEnd::Gone {
             self.room.is_gone(client, &mut self.net.borrow_mut());
         }
         let mut net = self.net.borrow_mut();
         net.note(format_args!("turn of client {}: {turn:?}", self.clients[client].plan.id));
-        if turn == Turn::Yield {
+        if turn == TurnEnd::Yield {
             net.counts.one("turns that were cut short");
             net.wake(client, 0);
         }

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
-use balancebeam::engine_parts::{Hands, Heard, Pipe, Pool};
+use balancebeam::engine_parts::{Dialer, Host, Io, Peeked, Pipe, Pool};
 use balancebeam::state::ProxyState;
 use balancebeam::upstream::UpstreamId;
 
@@ -110,9 +110,8 @@ impl Hand<'_> {
     }
 }
 
-impl Hands for Hand<'_> {
+impl Io for Hand<'_> {
     type Wire = Wire;
-    type Line = Line;
 
     fn read(&mut self, wire: &mut Wire, into: &mut [u8]) -> io::Result<usize> {
         self.count_call();
@@ -160,16 +159,11 @@ impl Hands for Hand<'_> {
         Err(ErrorKind::Unsupported.into())
     }
 
-    fn listen_in(&mut self, _: &mut Wire) -> Heard {
-        Heard::Nothing
+    fn peek(&mut self, _: &mut Wire) -> Peeked {
+        Peeked::Nothing
     }
 
     fn acknowledge(&mut self, _: &mut Wire) {}
-
-    fn waker(&mut self) -> Waker {
-        log::trace!("session {} waits", self.client);
-        Waker::from(Arc::new(Bell { woken: self.woken.clone(), client: self.client }))
-    }
 
     fn shut_down(&mut self, wire: &mut Wire) -> io::Result<()> {
         let net = &mut *self.net.borrow_mut();
@@ -184,10 +178,10 @@ impl Hands for Hand<'_> {
     fn reset_on_close(&mut self, wire: &mut Wire) {
         self.net.borrow_mut().places[wire.link].link.resets_on_close = true;
     }
+}
 
-    fn pipe(&mut self) -> Option<Pipe> {
-        None
-    }
+impl Dialer for Hand<'_> {
+    type Conn = Line;
 
     fn take_idle(&mut self, id: UpstreamId, most: Duration, now: Instant) -> Option<Line> {
         self.asks(id);
@@ -207,7 +201,7 @@ impl Hands for Hand<'_> {
             net.counts.one("idle connections found ended");
             if !net.places[link].link.back.bytes.is_empty() {
                 net.counts.one("idle connections that spoke");
-                self.state.upstreams.all()[id.0].distrust(now);
+                self.state.upstreams.all()[id.0].disable_reuse(now);
             }
             drop(net);
         }
@@ -248,7 +242,7 @@ impl Hands for Hand<'_> {
         Ok((Line(Wire { net: self.net.clone(), link }), is_at_once))
     }
 
-    fn dialled(&mut self, line: &mut Line) -> Option<io::Result<()>> {
+    fn poll_connected(&mut self, line: &mut Line) -> Option<io::Result<()>> {
         let link = line.0.link;
         let mut net = self.net.borrow_mut();
         let place = &net.places[link];
@@ -287,6 +281,17 @@ impl Hands for Hand<'_> {
         if let Some(line) = too_many {
             self.net.borrow_mut().places[line.0.link].idle_since = None;
         }
+    }
+}
+
+impl Host for Hand<'_> {
+    fn waker(&mut self) -> Waker {
+        log::trace!("session {} waits", self.client);
+        Waker::from(Arc::new(Bell { woken: self.woken.clone(), client: self.client }))
+    }
+
+    fn pipe(&mut self) -> Option<Pipe> {
+        None
     }
 
     fn complain_of_shortage(&mut self, _: UpstreamId, _: &io::Error, _: Instant) {}
