@@ -8,6 +8,7 @@ pub mod client_addr;
 pub mod config;
 pub mod demo;
 mod engine;
+mod exchange;
 mod free_list;
 pub mod http1;
 pub mod lock;

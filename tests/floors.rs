@@ -20,6 +20,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("upstream", 1),
     ("rate_limit", 1),
     ("client_addr", 1),
+    ("exchange", 2),
     ("session", 2),
     ("engine", 3),
     ("background", 3),

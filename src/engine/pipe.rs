@@ -1,7 +1,7 @@
 //! Pipes through which bytes go from socket to socket without being copied (`splice(2)`).
 //!
 //! A pipe is two descriptors, so there is a bound on them; whoever gets none copies. Not here: when
-//! a body may go this way (`session/splice.rs`).
+//! a body may go this way (`exchange/splice.rs`).
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};

@@ -6,58 +6,21 @@
 //! nothing. Not here: how to wait (`engine/`), how bytes are read (`http1/`).
 
 mod deadline;
-mod exchange;
-mod record;
-mod reply;
-mod request;
-mod response;
-pub mod retry;
-mod settle;
-mod splice;
+mod h1;
 
-use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::buffer::Buffer;
+use crate::exchange::{
+    BodyPath, ClientSide, ConnState, Ending, Exchange, FIRST_READ, LEAST_READ, Link, Orders,
+    RequestLeg, ResponseLeg, Shutdown, StreamEnd, Wait,
+};
 use crate::http1::head::Search;
 use crate::state::ProxyState;
-use crate::upstream::Ticket;
-use crate::upstream::Upstream;
+use crate::upstream::{Ticket, Upstream};
 
-pub use deadline::Timeout;
-pub use record::{ExchangeOutcome, Record};
-pub use splice::Splice;
-
-use exchange::{Exchange, RequestLeg, ResponseLeg};
-use splice::BodyPath;
-
-/// Bytes that are read of a response at a time before its head is known: a long body behind it is
-/// cheaper not copied.
-const FIRST_READ: usize = 8 * 1024;
-
-/// Room below which no more is read for a side that has not taken what there is.
-const LEAST_READ: usize = 2 * 1024;
-
-/// One of the two connections of a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
-    /// Who asks.
-    Client,
-    /// Who answers.
-    Upstream,
-}
-
-impl Side {
-    /// The one across.
-    pub fn other(self) -> Side {
-        match self {
-            Side::Client => Side::Upstream,
-            Side::Upstream => Side::Client,
-        }
-    }
-}
+pub use crate::exchange::{ConnectFailure, ExchangeOutcome, Record, Side, Splice, Timeout};
 
 /// What is to be done next.
 pub enum Next {
@@ -118,15 +81,6 @@ pub struct Wants {
     pub read_on_first: bool,
 }
 
-/// Why there is no connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ConnectFailure {
-    /// The other side refused, or was not reached.
-    Remote(io::ErrorKind),
-    /// We are short of descriptors, ports or memory; it says nothing about the upstream.
-    Local(io::ErrorKind),
-}
-
 /// What failed with an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
@@ -134,95 +88,6 @@ pub enum Direction {
     Read,
     /// Writing; nothing more will be taken. There may still be something to read.
     Write,
-}
-
-/// One connection as the session sees it.
-#[derive(Default)]
-struct ConnState {
-    input: Buffer,
-    output: Buffer,
-    /// Bytes that are on their way out past the buffers; they come before those in `output`.
-    in_pipe: usize,
-    /// Nothing more will come, in order.
-    ended: bool,
-    /// Nothing more will come, by an error.
-    failed: bool,
-    /// Nothing more is taken.
-    write_closed: bool,
-    shutdown: Shutdown,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Shutdown {
-    #[default]
-    No,
-    /// Once the output is out.
-    Wanted,
-    Done,
-}
-
-impl ConnState {
-    fn clear(&mut self) {
-        self.input.clear();
-        self.output.clear();
-        self.forget_connection();
-    }
-
-    /// For the next connection; what is in the buffers stays.
-    fn forget_connection(&mut self) {
-        (self.ended, self.failed, self.write_closed, self.in_pipe) = (false, false, false, 0);
-        self.shutdown = Shutdown::No;
-    }
-
-    fn can_read(&self) -> bool {
-        !self.ended && !self.failed && self.input.room() > 0
-    }
-
-    /// Bytes that are to be read for it at most, if `read` wait for it already. What goes out waits in
-    /// one buffer and not in two: what does not fit there can as well wait in the system.
-    fn read_budget(&self, read: usize) -> usize {
-        if self.output.is_empty() { usize::MAX } else { self.output.room().saturating_sub(read) }
-    }
-
-    fn can_write(&self) -> bool {
-        !self.write_closed && !self.output.is_empty() && self.in_pipe == 0
-    }
-
-    /// Whether it is as it was at first.
-    fn is_blank(&self) -> bool {
-        self.input.memory() == 0
-            && self.output.memory() == 0
-            && self.in_pipe == 0
-            && !(self.ended || self.failed || self.write_closed)
-            && self.shutdown == Shutdown::No
-    }
-
-    /// Whether everything that was to go out has.
-    fn is_flushed(&self) -> bool {
-        self.output.is_empty() && self.in_pipe == 0
-    }
-
-    fn half_close(&mut self) {
-        if self.shutdown == Shutdown::No {
-            self.shutdown = Shutdown::Wanted;
-        }
-    }
-}
-
-/// Where the session stands with its upstream connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Link {
-    None,
-    /// Our own shortage has prevented the connect; it will be tried again.
-    Short,
-    /// Every upstream is full; there is a place in the queue.
-    Queued,
-    /// Every upstream is full, and the request's body is buffered first.
-    Buffering,
-    Connecting,
-    Open {
-        reused: bool,
-    },
 }
 
 /// Where the session stands with its client connection.
@@ -255,22 +120,11 @@ pub struct Session {
     peer: IpAddr,
     phase: Phase,
     client: ConnState,
-    upstream: ConnState,
-    link: Link,
     /// The search for the end of the request head that is arriving.
     search: Search,
-    request_leg: RequestLeg,
-    response_leg: ResponseLeg,
     exchange: Option<Exchange>,
-    /// What the driver has to be told, in this order.
-    release: Option<bool>,
-    report: Option<Record>,
-    connect: Option<(Arc<Upstream>, Option<Duration>)>,
-    /// Whether the driver knows the place in the queue, if there is one.
-    is_queue_told: bool,
-    /// What is waited for, and since when.
-    waiting: Timeout,
-    since: Instant,
+    orders: Orders,
+    wait: Wait,
     /// When a byte was moved last.
     moved: Instant,
     /// When the last byte came from the client.
@@ -280,7 +134,7 @@ pub struct Session {
     read_limit: usize,
     /// Whether the last read from the client brought `read_limit` bytes.
     is_cut_short: bool,
-    /// When it was accepted, if only to be told that there are too many.
+    /// When the client was accepted, if only to be told that there are too many.
     turned_away: Option<Instant>,
     /// Whether a whole request head has come.
     has_asked: bool,
@@ -312,18 +166,10 @@ impl Session {
             peer: peer.to_canonical(),
             phase: Phase::Open,
             client: ConnState::default(),
-            upstream: ConnState::default(),
-            link: Link::None,
             search: Search::default(),
-            request_leg: RequestLeg::Head,
-            response_leg: ResponseLeg::Idle,
             exchange: None,
-            release: None,
-            report: None,
-            connect: None,
-            is_queue_told: true,
-            waiting: Timeout::Idle,
-            since: now,
+            orders: Orders::default(),
+            wait: Wait { timeout: Timeout::Idle, since: now },
             moved: now,
             client_sent: now,
             read_limit: 0,
@@ -336,24 +182,21 @@ impl Session {
 
     /// What it has to remember, if all it does is wait for a request: then it is like a new one.
     pub fn idle(&self) -> Option<Idle> {
-        let is_told = self.release.is_none() && self.report.is_none() && self.connect.is_none();
-        let is_blank = self.phase == Phase::Open
-            && self.waiting == Timeout::Idle
-            && self.exchange.is_none()
-            && matches!(self.request_leg, RequestLeg::Head)
-            && matches!(self.response_leg, ResponseLeg::Idle)
-            && self.link == Link::None
+        let is_idle = self.exchange.is_none()
+            && self.phase == Phase::Open
+            && self.wait.timeout == Timeout::Idle
+            && self.turned_away.is_none()
+            && self.orders.is_empty()
             && self.search == Search::default()
-            && self.client.is_blank()
-            && self.upstream.is_blank();
-        let is_idle = is_told && is_blank && self.turned_away.is_none();
-        is_idle.then_some(Idle { since: self.since, sends_long_bodies: self.sends_long_bodies })
+            && self.client.is_blank();
+        let since = self.wait.since;
+        is_idle.then_some(Idle { since, sends_long_bodies: self.sends_long_bodies })
     }
 
     /// One that only waits goes on for another client, that has waited as `idle` says.
     pub fn begin_again(&mut self, peer: IpAddr, idle: Idle) {
         self.peer = peer.to_canonical();
-        (self.since, self.moved) = (idle.since, idle.since);
+        (self.wait.since, self.moved) = (idle.since, idle.since);
         self.has_asked = false;
         self.sends_long_bodies = idle.sends_long_bodies;
     }
@@ -361,7 +204,7 @@ impl Session {
     /// Answers its first request 503: more clients are connected than are served. To be called before
     /// anything else.
     pub fn turn_away(&mut self) {
-        self.turned_away = Some(self.since);
+        self.turned_away = Some(self.wait.since);
     }
 
     /// What is to be done next. Every decision is made here; a deadline that is due fires here,
@@ -392,12 +235,10 @@ impl Session {
                 continue;
             }
             if may_fire && self.capacity_check_at().is_some_and(|at| at <= now) {
-                self.check_capacity(now);
+                self.on_exchange(now, |exchange, client| exchange.check_capacity(client, now));
                 continue;
             }
             if may_fire && self.deadline().is_some_and(|at| at <= now) {
-                // Whatever is waited for next, it is waited for from now on.
-                self.since = now;
                 self.on_deadline(now);
                 continue;
             }
@@ -405,22 +246,110 @@ impl Session {
         }
     }
 
+    /// Takes one step if one can be taken. Returns whether anything has changed.
+    fn settle(&mut self, now: Instant) -> bool {
+        match self.phase {
+            Phase::Closed { .. } => false,
+            Phase::Open if self.client.failed => {
+                let left = self.on_exchange(now, |exchange, client| exchange.client_gone(client));
+                if left.is_none() {
+                    self.enter(Phase::Closed { abort: true });
+                }
+                true
+            }
+            Phase::Open => self
+                .on_exchange(now, |exchange, client| exchange.advance(client, now))
+                .unwrap_or_else(|| self.read_request(now)),
+            _ if self.client.failed => {
+                self.enter(Phase::Closed { abort: true });
+                true
+            }
+            Phase::Last(end) => {
+                let is_flushed = self.client.is_flushed();
+                if is_flushed {
+                    self.end_after_output(end);
+                }
+                is_flushed
+            }
+            Phase::Lingering => {
+                let discarded = self.client.input.len();
+                self.client.input.consume(discarded);
+                if self.client.ended {
+                    self.enter(Phase::Closed { abort: false });
+                }
+                self.client.ended
+            }
+        }
+    }
+
+    /// Does something with the exchange, if there is one, and follows its end if it has come to it.
+    fn on_exchange<R>(
+        &mut self,
+        now: Instant,
+        act: impl FnOnce(&mut Exchange, &mut ClientSide<'_>) -> R,
+    ) -> Option<R> {
+        let exchange = self.exchange.as_mut()?;
+        let mut client = ClientSide {
+            state: &self.state,
+            conn: &mut self.client,
+            orders: &mut self.orders,
+            wait: &mut self.wait,
+            sent_at: self.client_sent,
+        };
+        let result = act(exchange, &mut client);
+        if let Some(ending) = exchange.ending {
+            self.end_exchange(ending, now);
+        }
+        Some(result)
+    }
+
+    fn end_exchange(&mut self, ending: Ending, now: Instant) {
+        let Some(exchange) = self.exchange.take() else { return };
+        let most_of_head = self.state.config.limits.head as u64;
+        self.sends_long_bodies = exchange.request_bytes > most_of_head;
+        self.search = Search::default();
+        self.orders.report = Some(exchange.into_record(ending, &self.state, now));
+        self.enter(match ending.stream {
+            StreamEnd::Keep => Phase::Open,
+            StreamEnd::CloseAfterOutput => Phase::Last(End::Orderly),
+            StreamEnd::Linger => Phase::Last(End::Linger),
+            StreamEnd::ResetAfterOutput => Phase::Last(End::Abort),
+            StreamEnd::Close => Phase::Closed { abort: false },
+            StreamEnd::Reset => Phase::Closed { abort: true },
+        });
+    }
+
+    /// The last output is out.
+    fn end_after_output(&mut self, end: End) {
+        let lingers = end == End::Linger && !self.client.ended;
+        if lingers {
+            self.client.half_close();
+        }
+        self.enter(match end {
+            _ if lingers => Phase::Lingering,
+            End::Abort => Phase::Closed { abort: true },
+            End::Linger | End::Orderly => Phase::Closed { abort: false },
+        });
+    }
+
+    /// The only place where the phase changes.
+    fn enter(&mut self, phase: Phase) {
+        self.phase = phase;
+    }
+
     /// What the driver has to be told before anything else.
     fn pop_action(&mut self) -> Option<Next> {
-        if let Some(keep) = self.release.take() {
+        if let Some(keep) = self.orders.release.take() {
             return Some(Next::Release { keep });
         }
-        if let Some(record) = self.report.take() {
+        if let Some(record) = self.orders.report.take() {
             return Some(Next::Report(record));
         }
-        if let Some((to, pooled)) = self.connect.take() {
+        if let Some((to, pooled)) = self.orders.connect.take() {
             return Some(Next::Connect { to, pooled });
         }
-        if !std::mem::replace(&mut self.is_queue_told, true)
-            && let Some(waiting) =
-                self.exchange.as_ref().and_then(|exchange| exchange.queued.as_ref())
-        {
-            return Some(Next::Queue(waiting.ticket()));
+        if let Some(ticket) = self.exchange.as_mut().and_then(Exchange::ticket_to_tell) {
+            return Some(Next::Queue(ticket));
         }
         match self.phase {
             Phase::Closed { abort } => Some(Next::Close { abort }),
@@ -430,116 +359,180 @@ impl Session {
 
     /// Nothing moves: gives back memory that is not needed meanwhile. To be called before waiting.
     pub fn release_memory(&mut self) {
-        for port in [&mut self.client, &mut self.upstream] {
-            port.input.release_memory();
-            port.output.release_memory();
-        }
+        self.client.release_memory();
+        self.exchange.iter_mut().for_each(|exchange| exchange.upstream.release_memory());
     }
 
     /// Room for bytes from `from`; never empty where `Wants` asked to read.
     pub fn space(&mut self, from: Side) -> &mut [u8] {
-        let (for_client, for_upstream) = self.read_budgets();
-        let most_of_request = self.most_of_request();
-        let space = match from {
-            Side::Client => self.client.input.space(),
-            Side::Upstream => self.upstream.input.space(),
-        };
-        let most = match (from, &self.request_leg, &self.response_leg) {
-            (Side::Client, RequestLeg::Body(_) | RequestLeg::Tunnel, _) => for_upstream,
-            (Side::Upstream, _, ResponseLeg::Head(_)) => FIRST_READ,
-            (Side::Upstream, _, ResponseLeg::Body(_) | ResponseLeg::Tunnel) => for_client,
-            _ => space.len(),
-        };
-        let mut len = most.min(space.len());
-        if from == Side::Client {
-            self.read_limit = if most_of_request < len { most_of_request } else { 0 };
-            len = len.min(most_of_request);
+        match from {
+            Side::Client => self.space_from_client(),
+            Side::Upstream => self.space_from_upstream(),
         }
+    }
+
+    fn space_from_client(&mut self) -> &mut [u8] {
+        let most_of_request = self.most_of_request();
+        let most = match &self.exchange {
+            Some(
+                exchange @ Exchange {
+                    request_leg: RequestLeg::Body(_) | RequestLeg::Tunnel, ..
+                },
+            ) => exchange.read_budgets(&self.client).1,
+            _ => usize::MAX,
+        };
+        let space = self.client.input.space();
+        let len = most.min(space.len());
+        self.read_limit = if most_of_request < len { most_of_request } else { 0 };
+        &mut space[..len.min(most_of_request)]
+    }
+
+    fn space_from_upstream(&mut self) -> &mut [u8] {
+        let Some(exchange) = &mut self.exchange else { return &mut [] };
+        let (for_client, _) = exchange.read_budgets(&self.client);
+        let most = match exchange.response_leg {
+            ResponseLeg::Head(_) => FIRST_READ,
+            ResponseLeg::Body(_) | ResponseLeg::Tunnel => for_client,
+            ResponseLeg::Done => usize::MAX,
+        };
+        let space = exchange.upstream.input.space();
+        let len = most.min(space.len());
         &mut space[..len]
+    }
+
+    /// The most bytes that may be read from the client: what certainly belongs to the present request,
+    /// and one head. Pipelined requests beyond that wait in the kernel. A client whose last request
+    /// had a long body is expected to send another, so head and body are read at once.
+    fn most_of_request(&self) -> usize {
+        let of_body = match &self.exchange {
+            Some(exchange) => exchange.left_for_certain(),
+            None if self.sends_long_bodies && self.client.input.is_empty() => return usize::MAX,
+            None => 0,
+        };
+        let of_body = usize::try_from(of_body).unwrap_or(usize::MAX);
+        let most = of_body.saturating_add(self.state.config.limits.head);
+        most.saturating_sub(self.client.input.len())
     }
 
     /// `n` bytes were read into `space`; 0 is the end.
     pub fn received(&mut self, from: Side, n: usize, now: Instant) {
-        let port = self.conn_mut(from);
+        let Some(conn) = self.conn_mut(from) else { return };
         if n == 0 {
-            port.ended = true;
+            conn.ended = true;
             return;
         }
-        port.input.filled(n);
+        conn.input.filled(n);
         self.moved = now;
         if from == Side::Client {
             self.client_sent = now;
             self.is_cut_short = n == self.read_limit;
         } else if let Some(exchange) = &mut self.exchange {
-            exchange.spoke_first |= !exchange.wrote;
-            exchange.response_began |= !exchange.spoke_first;
+            let attempt = &mut exchange.attempt;
+            attempt.spoke_first |= !attempt.wrote;
+            attempt.response_began |= !attempt.spoke_first;
         }
     }
 
     /// Bytes for `to`.
     pub fn output(&self, to: Side) -> &[u8] {
-        self.conn(to).output.unread()
+        self.conn(to).map_or(&[], |conn| conn.output.unread())
     }
 
     /// The first `n` bytes of `output` were taken.
     pub fn sent(&mut self, to: Side, n: usize, now: Instant) {
+        let Some(conn) = self.conn_mut(to).filter(|_| n > 0) else { return };
+        conn.output.consume(n);
+        self.moved = now;
+        self.count_sent(to, n);
+    }
+
+    fn count_sent(&mut self, to: Side, n: usize) {
+        let Some(exchange) = &mut self.exchange else { return };
+        match to {
+            Side::Client => exchange.sent_to_client += n as u64,
+            Side::Upstream => exchange.attempt.wrote |= n > 0,
+        }
+    }
+
+    /// The first `n` bytes of `output` go ahead of those that are spliced.
+    pub fn staged(&mut self, to: Side, n: usize) {
+        let Some(conn) = self.conn_mut(to) else { return };
+        conn.output.end_retain();
+        conn.output.consume(n);
+        conn.in_pipe += n;
+        if to == Side::Client {
+            self.count_sent(to, n);
+        }
+    }
+
+    /// `n` bytes of a body were taken from `from`, past the session; 0 is the end.
+    pub fn spliced_in(&mut self, from: Side, n: usize, now: Instant) {
         if n == 0 {
+            self.conn_mut(from).into_iter().for_each(|conn| conn.ended = true);
             return;
         }
         self.moved = now;
-        self.conn_mut(to).output.consume(n);
-        if let Some(exchange) = &mut self.exchange {
-            match to {
-                Side::Client => exchange.sent_to_client += n as u64,
-                Side::Upstream => exchange.wrote = true,
-            }
+        let Some(to) = self.conn_mut(from.other()) else { return };
+        to.in_pipe += n;
+        to.output.end_retain();
+        if from == Side::Client {
+            self.client_sent = now;
+        }
+        self.exchange.iter_mut().for_each(|exchange| exchange.spliced_in(from, n));
+    }
+
+    /// `to` took `n` of the bytes that are on their way past the session.
+    pub fn spliced_out(&mut self, to: Side, n: usize, now: Instant) {
+        self.moved = now;
+        let Some(conn) = self.conn_mut(to) else { return };
+        conn.in_pipe = conn.in_pipe.saturating_sub(n);
+        if to == Side::Upstream {
+            self.count_sent(to, n);
         }
     }
 
     /// Whether the sending direction toward `to` is to be closed now.
     pub fn wants_shutdown(&self, to: Side) -> bool {
-        let port = self.conn(to);
-        port.shutdown == Shutdown::Wanted && port.is_flushed()
+        self.conn(to).is_some_and(|conn| conn.shutdown == Shutdown::Wanted && conn.is_flushed())
     }
 
-    /// It was.
+    /// Records that the sending direction was closed.
     pub fn shut_down(&mut self, to: Side) {
-        self.conn_mut(to).shutdown = Shutdown::Done;
+        self.conn_mut(to).into_iter().for_each(|conn| conn.shutdown = Shutdown::Done);
     }
 
     /// The connect has succeeded.
     pub fn connected(&mut self, reused: bool, now: Instant) {
-        if self.awaits_connection() {
-            self.link = Link::Open { reused };
+        if self.awaits_connection()
+            && let Some(exchange) = &mut self.exchange
+        {
+            exchange.connected(reused);
             self.moved = now;
-            if let Some(exchange) = &mut self.exchange {
-                (exchange.short_since, exchange.shortages) = (None, 0);
-            }
         }
     }
 
     /// The connect has failed.
     pub fn connect_failed(&mut self, why: ConnectFailure, now: Instant) {
         if self.awaits_connection() {
-            self.link = Link::None;
-            self.no_connection(why, now);
+            self.on_exchange(now, |exchange, client| exchange.connect_failed(client, why, now));
         }
     }
 
     /// Whether the driver was told to connect, and has not said what came of it.
     fn awaits_connection(&self) -> bool {
-        self.link == Link::Connecting && self.connect.is_none()
+        let is_connecting = self.exchange.as_ref().is_some_and(|e| e.link == Link::Connecting);
+        is_connecting && self.orders.connect.is_none()
     }
 
     /// Reading or writing has failed with an error.
     pub fn failed(&mut self, side: Side, direction: Direction) {
-        let port = self.conn_mut(side);
+        let Some(conn) = self.conn_mut(side) else { return };
         match direction {
-            Direction::Read => port.failed = true,
-            Direction::Write => port.write_closed = true,
+            Direction::Read => conn.failed = true,
+            Direction::Write => conn.write_closed = true,
         }
         // A client that cannot be written to is gone. What an upstream still has to say is read.
-        port.failed |= side == Side::Client;
+        conn.failed |= side == Side::Client;
     }
 
     /// Whether an exchange is under way, or what it has left has not reached the client.
@@ -549,73 +542,78 @@ impl Session {
 
     /// Bytes of memory that its buffers hold.
     pub fn buffered(&self) -> usize {
-        [&self.client, &self.upstream]
-            .iter()
-            .map(|port| port.input.memory() + port.output.memory())
-            .sum()
+        let of_exchange = self.exchange.as_ref().map_or(0, |exchange| exchange.upstream.memory());
+        self.client.memory() + of_exchange
     }
 
-    fn conn_mut(&mut self, side: Side) -> &mut ConnState {
+    fn conn_mut(&mut self, side: Side) -> Option<&mut ConnState> {
         match side {
-            Side::Client => &mut self.client,
-            Side::Upstream => &mut self.upstream,
+            Side::Client => Some(&mut self.client),
+            Side::Upstream => self.exchange.as_mut().map(|exchange| &mut exchange.upstream),
         }
     }
 
-    fn conn(&self, side: Side) -> &ConnState {
+    fn conn(&self, side: Side) -> Option<&ConnState> {
         match side {
-            Side::Client => &self.client,
-            Side::Upstream => &self.upstream,
+            Side::Client => Some(&self.client),
+            Side::Upstream => self.exchange.as_ref().map(|exchange| &exchange.upstream),
         }
-    }
-
-    /// Bytes of bodies that are to be read at most, for the client and for the upstream.
-    fn read_budgets(&self) -> (usize, usize) {
-        let (sent, answered) = (self.client.input.len(), self.upstream.input.len());
-        (self.client.read_budget(answered), self.upstream.read_budget(sent))
     }
 
     fn wants(&self) -> Wants {
-        let (for_client, for_upstream) = self.read_budgets();
-        let (up, down) = (self.course(Side::Upstream), self.course(Side::Client));
-        let is_open = matches!(self.link, Link::Open { .. });
-        let client_read = match self.phase {
-            Phase::Open => match self.request_leg {
-                RequestLeg::Head => true,
-                // What an upstream does not take is not asked for either.
-                RequestLeg::Body(_) => !self.upstream.write_closed && for_upstream >= LEAST_READ,
-                RequestLeg::Tunnel => for_upstream >= LEAST_READ,
-                RequestLeg::Done | RequestLeg::Cut => false,
+        match &self.exchange {
+            Some(exchange) => self.wants_of(exchange),
+            None => Wants {
+                client_read: matches!(self.phase, Phase::Open | Phase::Lingering)
+                    && self.client.can_read()
+                    && self.most_of_request() > 0,
+                client_write: self.client.can_write(),
+                // What was spliced of a response that was aborted is still on its way.
+                splice: (self.client.in_pipe > 0 && !self.client.write_closed)
+                    .then_some(Splice { to: Side::Client, most: 0 }),
+                ..Wants::default()
             },
-            Phase::Lingering => true,
-            Phase::Last(_) | Phase::Closed { .. } => false,
-        };
-        let upstream_read = match self.response_leg {
-            ResponseLeg::Head(_) => is_open,
-            ResponseLeg::Body(_) | ResponseLeg::Tunnel => is_open && for_client >= LEAST_READ,
-            ResponseLeg::Idle | ResponseLeg::Done => false,
+        }
+    }
+
+    fn wants_of(&self, exchange: &Exchange) -> Wants {
+        let Exchange { upstream, request_leg, .. } = exchange;
+        let (for_client, for_upstream) = exchange.read_budgets(&self.client);
+        let up = exchange.body_path(&self.client, Side::Upstream);
+        let down = exchange.body_path(&self.client, Side::Client);
+        let is_open = matches!(exchange.link, Link::Open { .. });
+        let client_read = match request_leg {
+            // What an upstream does not take is not asked for either.
+            RequestLeg::Body(_) => !upstream.write_closed && for_upstream >= LEAST_READ,
+            RequestLeg::Tunnel => for_upstream >= LEAST_READ,
+            RequestLeg::Done | RequestLeg::Cut => false,
         };
         let client_read = client_read
             && self.client.can_read()
             && self.most_of_request() > 0
             && up != BodyPath::Flush;
+        let upstream_read = match exchange.response_leg {
+            ResponseLeg::Head(_) => is_open,
+            ResponseLeg::Body(_) | ResponseLeg::Tunnel => is_open && for_client >= LEAST_READ,
+            ResponseLeg::Done => false,
+        };
         Wants {
             client_read,
             client_write: self.client.can_write(),
-            upstream_read: upstream_read && self.upstream.can_read() && down != BodyPath::Flush,
-            upstream_write: is_open && self.upstream.can_write(),
+            upstream_read: upstream_read && upstream.can_read() && down != BodyPath::Flush,
+            upstream_write: is_open && upstream.can_write(),
             splice: match (up, down) {
                 // What is on its way comes first: both cannot be in one pipe.
                 (_, BodyPath::Splice(splice)) if self.client.in_pipe > 0 => Some(splice),
                 (BodyPath::Splice(splice), _) | (_, BodyPath::Splice(splice)) => Some(splice),
                 _ => None,
             },
-            is_last: self.is_last_output(),
-            is_head_alone: self.is_head_alone(),
-            look_first: self.exchange.as_ref().is_some_and(|exchange| !exchange.wrote),
+            is_last: exchange.is_last_output(),
+            is_head_alone: exchange.is_head_alone(),
+            look_first: !exchange.attempt.wrote,
             read_on_first: client_read
                 && self.is_cut_short
-                && matches!(self.request_leg, RequestLeg::Body(_)),
+                && matches!(request_leg, RequestLeg::Body(_)),
         }
     }
 }

@@ -2,7 +2,7 @@
 //! logged once a minute for each upstream and reason, with a count.
 //!
 //! No clock: the caller passes the time. Not here: errors that upstreams answer (they go
-//! through), lines for each exchange (`session/record.rs`).
+//! through), lines for each exchange (`exchange/record.rs`).
 
 use std::collections::HashMap;
 use std::fmt;

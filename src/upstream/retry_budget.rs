@@ -3,7 +3,7 @@
 //! Without a bound, an upstream that breaks under load would get each request several times and
 //! could never recover. The budget is a share of all requests, so that retries grow with the
 //! traffic, and a floor a second, so that a quiet balancer may retry too. Not here: which request
-//! may be retried (`session/retry.rs`). Retries that follow a failed connect are free: nothing was
+//! may be retried (`exchange/retry.rs`). Retries that follow a failed connect are free: nothing was
 //! sent.
 
 use std::sync::atomic::{AtomicU64, Ordering};

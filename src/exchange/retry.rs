@@ -9,7 +9,7 @@ use crate::upstream::retry_budget::Budget;
 
 /// How far an attempt came.
 #[derive(Clone, Copy, Debug)]
-pub struct Attempt {
+pub struct AttemptFacts {
     /// The connection had served another exchange before.
     pub reused: bool,
     /// A byte of the request was written to it.
@@ -63,7 +63,7 @@ pub enum Verdict {
 /// | a response had begun, or was malformed  | never: 502                                                     |
 /// | no response in time                     | never: 504                                                     |
 /// | the client has a part of it             | never: abort                                                   |
-pub fn decide(attempt: &Attempt, failure: Failure, budget: &Budget, now: Instant) -> Verdict {
+pub fn decide(attempt: &AttemptFacts, failure: Failure, budget: &Budget, now: Instant) -> Verdict {
     if attempt.answered {
         return Verdict::Abort;
     }
@@ -123,7 +123,7 @@ mod tests {
     /// response began, a = answered, n = no attempts left, s = the client stalls.
     fn verdict(facts: &str, failure: Failure) -> Verdict {
         let is = |letter| facts.contains(letter);
-        let attempt = Attempt {
+        let attempt = AttemptFacts {
             reused: is('r'),
             wrote: is('w'),
             replayable: is('h'),
@@ -187,7 +187,7 @@ mod tests {
     fn the_budget_bounds_retries_on_fresh_connections_only() {
         let now = Instant::now();
         let budget = Budget::new(0, 1, now);
-        let mut attempt = Attempt {
+        let mut attempt = AttemptFacts {
             reused: false,
             wrote: true,
             replayable: true,
@@ -197,7 +197,7 @@ mod tests {
             client_stalls: false,
             attempts_left: true,
         };
-        let decide = |attempt: &Attempt| decide(attempt, Failure::Lost, &budget, now);
+        let decide = |attempt: &AttemptFacts| decide(attempt, Failure::Lost, &budget, now);
         assert_eq!(decide(&attempt), Verdict::RetryOther);
         assert!(matches!(decide(&attempt), Verdict::Answer(_)), "the budget is spent");
         attempt.reused = true;

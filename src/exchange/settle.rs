@@ -2,8 +2,6 @@
 //!
 //! | request      | response | event                       | then                                                      |
 //! |--------------|----------|-----------------------------|-----------------------------------------------------------|
-//! | Head         | Idle     | the client ends, no bytes   | close silently                                            |
-//! | Head         | Idle     | the client ends within it   | 400                                                       |
 //! | any          | Head     | 1xx, not 101                | forward it (drop it for HTTP/1.0); stay                   |
 //! | Done         | Head     | 101, and it was asked for   | both legs Tunnel; the upstream is never pooled            |
 //! | any          | Head     | 101 otherwise               | 502                                                       |
@@ -24,62 +22,37 @@
 
 use std::time::Instant;
 
-use super::exchange::{Exchange, RequestLeg, ResponseLeg};
-use super::{End, Link, Phase, Session};
+use super::{ClientSide, Exchange, Link, RequestLeg, ResponseLeg};
 use crate::message::Framing;
 
-impl Session {
-    /// Takes one step if one can be taken. Returns whether anything has changed.
-    pub(super) fn settle(&mut self, now: Instant) -> bool {
-        match self.phase {
-            Phase::Closed { .. } => false,
-            Phase::Open if self.client.failed => {
-                self.client_gone(now);
-                true
-            }
-            Phase::Open => self.settle_open(now),
-            _ if self.client.failed => {
-                self.phase = Phase::Closed { abort: true };
-                true
-            }
-            Phase::Last(end) => self.settle_last(end),
-            Phase::Lingering => {
-                let discarded = self.client.input.len();
-                self.client.input.consume(discarded);
-                if self.client.ended {
-                    self.phase = Phase::Closed { abort: false };
-                }
-                self.client.ended
-            }
+impl Exchange {
+    /// Takes one step if one can be taken. Returns whether anything has changed; `ending` says
+    /// whether the exchange is over.
+    pub(crate) fn advance(&mut self, client: &mut ClientSide<'_>, now: Instant) -> bool {
+        if let RequestLeg::Tunnel = self.request_leg {
+            return self.relay_tunnel(client);
         }
-    }
-
-    fn settle_open(&mut self, now: Instant) -> bool {
-        match self.request_leg {
-            RequestLeg::Head => return self.read_request(now),
-            RequestLeg::Tunnel => return self.relay_tunnel(now),
-            RequestLeg::Body(_) | RequestLeg::Done | RequestLeg::Cut => (),
-        }
-        let relayed = self.relay_request(now);
-        let moved_in = self.settle_queue(now) | self.settle_buffering(relayed, now) | relayed;
-        if self.phase != Phase::Open {
+        let relayed = self.relay_request(client);
+        let moved_in =
+            self.settle_queue(client, now) | self.settle_buffering(client, relayed, now) | relayed;
+        if self.ending.is_some() {
             return true;
         }
-        let moved_out = self.read_response(now);
-        if self.phase != Phase::Open {
+        let moved_out = self.read_response(client, now);
+        if self.ending.is_some() {
             return true;
         }
-        self.settle_done(now) || moved_in || moved_out
+        self.settle_done(client, now) || moved_in || moved_out
     }
 
     /// The response is whole, as far as the upstream is concerned.
-    fn settle_done(&mut self, now: Instant) -> bool {
+    fn settle_done(&mut self, client: &mut ClientSide<'_>, now: Instant) -> bool {
         let ResponseLeg::Done = self.response_leg else { return false };
         let mut changed = false;
         if self.link != Link::None {
-            self.release = Some(self.is_upstream_reusable(now));
+            client.orders.release = Some(self.is_upstream_reusable(now));
             self.link = Link::None;
-            self.exchange.iter_mut().for_each(Exchange::give_capacity);
+            self.give_capacity();
             changed = true;
         }
         if matches!(self.request_leg, RequestLeg::Body(_)) && !self.request_leg.is_discarding() {
@@ -87,23 +60,22 @@ impl Session {
             changed = true;
         }
         let is_reading = matches!(self.request_leg, RequestLeg::Body(_));
-        if self.client.is_flushed() && !is_reading {
-            self.finish(now);
+        if client.conn.is_flushed() && !is_reading {
+            self.finish(client);
             changed = true;
         }
         changed
     }
 
     /// Whether the connection to the client is ended as soon as its output is out.
-    pub(super) fn is_last_output(&self) -> bool {
+    pub(crate) fn is_last_output(&self) -> bool {
         matches!(self.response_leg, ResponseLeg::Done)
             && matches!(self.request_leg, RequestLeg::Done | RequestLeg::Cut)
-            && self.exchange.as_ref().is_some_and(|exchange| !exchange.persists)
+            && !self.persists
     }
 
     fn is_upstream_reusable(&self, now: Instant) -> bool {
-        let Some(Exchange { response: Some(response), choice: Some(choice), .. }) = &self.exchange
-        else {
+        let (Some(response), Some(choice)) = (&self.response, &self.attempt.choice) else {
             return false;
         };
         if !self.upstream.input.is_empty() {
@@ -115,20 +87,5 @@ impl Session {
             && matches!(self.request_leg, RequestLeg::Done)
             && self.upstream.is_flushed()
             && !(self.upstream.ended || self.upstream.failed || self.upstream.write_closed)
-    }
-
-    fn settle_last(&mut self, end: End) -> bool {
-        if !self.client.is_flushed() {
-            return false;
-        }
-        self.phase = match end {
-            End::Abort => Phase::Closed { abort: true },
-            End::Linger if !self.client.ended => {
-                self.client.half_close();
-                Phase::Lingering
-            }
-            End::Linger | End::Orderly => Phase::Closed { abort: false },
-        };
-        true
     }
 }
