@@ -265,7 +265,7 @@ impl Exchange {
         // What has arrived of the body is looked at before an upstream hears of the request (rule
         // 16).
         self.relay_request(client);
-        if let ResponseLeg::Head(_) = self.response_leg {
+        if self.ending.is_none() && matches!(self.response_leg, ResponseLeg::Head(_)) {
             self.choose(client, now);
         }
     }
