@@ -11,7 +11,7 @@ use super::retry::{AttemptFacts, Failure, Verdict, decide};
 use super::{ClientSide, ConnectFailure, Exchange, LEAST_READ, RequestLeg, ResponseLeg};
 use crate::buffer;
 use crate::config::Limits;
-use crate::message::{Framing, Reject};
+use crate::message::{Framing, Reply};
 use crate::upstream::health::Observation;
 use crate::upstream::{InFlight, NoChoice, TRIAL_INTERVAL, TicketStatus};
 
@@ -68,11 +68,11 @@ impl Exchange {
         }
         if self.attempts > 0 {
             let why = self.last_failure;
-            self.answer(client, Reject::with(502, why), None);
+            self.answer(client, Reply::keeping(502, why));
         } else {
             let wait = client.state.config.health.interval.unwrap_or(TRIAL_INTERVAL);
-            let reject = Reject::with(503, "no upstream is up");
-            self.answer(client, reject, Some(wait.as_secs().max(1)));
+            let reply = Reply::keeping(503, "no upstream is up");
+            self.answer(client, reply.with_retry_after(wait.as_secs().max(1)));
         }
     }
 
@@ -150,7 +150,7 @@ impl Exchange {
     /// elsewhere at once.
     pub(super) fn overloaded(&mut self, client: &mut ClientSide<'_>, why: &'static str) {
         client.state.counters.shed.add_one();
-        self.answer(client, Reject::with(503, why), Some(RETRY_AFTER_OVERLOAD));
+        self.answer(client, Reply::keeping(503, why).with_retry_after(RETRY_AFTER_OVERLOAD));
     }
 
     /// Asks for a connection on which all of the request will be sent.
@@ -243,8 +243,8 @@ impl Exchange {
             self.shortages = self.shortages.saturating_add(1);
             self.link = Link::Short;
         } else {
-            let reject = Reject::with(503, "out of descriptors, ports or memory");
-            self.answer(client, reject, Some(RETRY_AFTER_SHORTAGE));
+            let reply = Reply::keeping(503, "out of descriptors, ports or memory");
+            self.answer(client, reply.with_retry_after(RETRY_AFTER_SHORTAGE));
         }
     }
 
@@ -342,7 +342,7 @@ impl Exchange {
                 self.tried.extend(self.attempt.choice.as_ref().map(|c| c.upstream().id()));
                 self.choose(client, now);
             }
-            Verdict::Answer(reject) => self.answer(client, reject, None),
+            Verdict::Answer(reply) => self.answer(client, reply),
             Verdict::Abort => self.abort(client, "the upstream broke off its response"),
         }
     }

@@ -11,7 +11,7 @@ use super::{
     ClientSide, Ending, Exchange, ExchangeOutcome, Link, RequestLeg, ResponseLeg, StreamEnd,
 };
 use crate::config::Config;
-use crate::message::Reject;
+use crate::message::Reply;
 
 /// How long a request waits for descriptors, ports or memory before it asks again; each further
 /// pause is twice as long, so that many waiting requests do not make the shortage worse.
@@ -179,7 +179,7 @@ impl Exchange {
             return;
         }
         if let ResponseLeg::Head(_) = self.response_leg {
-            self.answer(client, Reject::with(408, WHY), None);
+            self.answer(client, Reply::closing(408, WHY));
         } else {
             self.abort(client, WHY);
         }
@@ -221,10 +221,10 @@ impl Exchange {
         let awaits_response = matches!(self.response_leg, ResponseLeg::Head(_));
         if awaits_response && self.link != Link::Buffering && !self.upstream.is_flushed() {
             self.too_late(client, now);
-            let reject = Reject::with(504, "the upstream does not read the request");
-            self.answer(client, reject, None);
+            let reply = Reply::keeping(504, "the upstream does not read the request");
+            self.answer(client, reply);
         } else if awaits_response {
-            self.answer(client, Reject::with(408, CLIENT_STALLED), None);
+            self.answer(client, Reply::closing(408, CLIENT_STALLED));
         } else if client.conn.is_flushed() {
             self.abort(client, "the upstream stopped sending");
         } else {

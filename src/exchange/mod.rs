@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use crate::http1::body::{Encoder, Transfer};
 use crate::http1::head::Search;
 use crate::http1::rewrite::{HostSlot, TrailerRules};
-use crate::message::{Reject, Request, Response};
+use crate::message::{Reply, Request, Response};
 use crate::state::ProxyState;
 use crate::upstream::{Ticket, Upstream, UpstreamId, Waiting};
 
@@ -251,15 +251,10 @@ impl Exchange {
         }
     }
 
-    /// Begins to work on a request that is served: `refusal` is the answer to one that is not.
-    pub fn start(
-        &mut self,
-        client: &mut ClientSide<'_>,
-        refusal: Option<(Reject, Option<u64>)>,
-        now: Instant,
-    ) {
-        if let Some((reject, retry_after)) = refusal {
-            return self.answer(client, reject, retry_after);
+    /// Begins to work on a request; `refusal` is the answer to one that is not forwarded.
+    pub fn start(&mut self, client: &mut ClientSide<'_>, refusal: Option<Reply>, now: Instant) {
+        if let Some(reply) = refusal {
+            return self.answer(client, reply);
         }
         client.state.budget.deposit();
         // What has arrived of the body is looked at before an upstream hears of the request (rule

@@ -6,7 +6,7 @@ use super::record::{ExchangeOutcome, Record};
 use super::{ClientSide, Ending, Exchange, RequestLeg, ResponseLeg, StreamEnd};
 use crate::http1::body::{Encoder, Transfer};
 use crate::http1::rewrite::{self, Answer};
-use crate::message::{Method, Reject};
+use crate::message::{Method, Reply};
 use crate::state::ProxyState;
 
 /// Bytes of a rejected request's body that are read to keep the connection (rule 9).
@@ -16,12 +16,7 @@ impl Exchange {
     /// Answers without an upstream. The connection stays usable if the request was well framed, and
     /// its body was read, or was rejected before any of it went on and is short enough to be
     /// dropped.
-    pub(crate) fn answer(
-        &mut self,
-        client: &mut ClientSide<'_>,
-        reject: Reject,
-        retry_after: Option<u64>,
-    ) {
+    pub(crate) fn answer(&mut self, client: &mut ClientSide<'_>, reply: Reply) {
         self.drop_link(client);
         self.upstream.clear();
         // A request that needs no upstream does not keep a place that other clients wait for.
@@ -36,16 +31,13 @@ impl Exchange {
             }
             RequestLeg::Cut | RequestLeg::Tunnel => false,
         };
-        self.persists =
-            reject.is_well_framed() && self.request.keep_alive && body_is_short && !ends;
+        self.persists = !reply.close && self.request.keep_alive && body_is_short && !ends;
         self.give_capacity();
-        self.status = reject.status;
-        self.why = reject.why;
+        self.status = reply.status;
+        self.why = reply.why;
         self.sent_to_client = 0;
         let answer = Answer {
-            status: reject.status,
-            why: reject.why,
-            retry_after,
+            reply,
             is_head: self.request.method == Method::Head,
             persists: self.persists,
             version: self.request.version,

@@ -3,7 +3,7 @@
 use super::reply::DISCARD;
 use super::{ClientSide, Exchange, RequestLeg, ResponseLeg};
 use crate::http1::body::{Encoder, Flow};
-use crate::message::{BadBody, Reject};
+use crate::message::{BadBody, Reply};
 
 impl Exchange {
     /// Bytes that certainly belong to the request, and have not been read.
@@ -30,9 +30,9 @@ impl Exchange {
         self.awaits_continue &= !moved;
         let too_long = client.state.config.limits.body.is_some_and(|most| bytes > most);
         match flow {
-            Err(BadBody(why)) => self.bad_request_body(client, Reject::bad(why)),
+            Err(BadBody(why)) => self.bad_request_body(client, Reply::bad(why)),
             Ok(_) if too_long && !is_discarding => {
-                self.bad_request_body(client, Reject::with(413, "the body is too long"));
+                self.bad_request_body(client, Reply::closing(413, "the body is too long"));
             }
             Ok(_) if is_discarding && bytes > DISCARD => self.request_leg = RequestLeg::Cut,
             Ok(Flow::Ended) => self.request_leg = RequestLeg::Done,
@@ -43,13 +43,13 @@ impl Exchange {
     }
 
     /// The body broke its framing or a limit: what was forwarded of it must never look complete.
-    fn bad_request_body(&mut self, client: &mut ClientSide<'_>, reject: Reject) {
+    fn bad_request_body(&mut self, client: &mut ClientSide<'_>, reply: Reply) {
         if let ResponseLeg::Head(_) = self.response_leg {
-            self.answer(client, reject, None);
+            self.answer(client, reply);
         } else if self.request_leg.is_discarding() {
             self.request_leg = RequestLeg::Cut;
         } else {
-            self.abort(client, reject.why);
+            self.abort(client, reply.why);
         }
     }
 }

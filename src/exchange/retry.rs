@@ -4,7 +4,7 @@
 
 use std::time::Instant;
 
-use crate::message::Reject;
+use crate::message::Reply;
 use crate::upstream::retry_budget::Budget;
 
 /// How far an attempt came.
@@ -49,7 +49,7 @@ pub enum Verdict {
     /// Send it again, to an upstream that was not tried.
     RetryOther,
     /// Answer this.
-    Answer(Reject),
+    Answer(Reply),
     /// Let the client see that the answer is cut.
     Abort,
 }
@@ -67,21 +67,21 @@ pub fn decide(attempt: &AttemptFacts, failure: Failure, budget: &Budget, now: In
     if attempt.answered {
         return Verdict::Abort;
     }
-    let gave_up = Verdict::Answer(Reject::with(502, failure.text()));
+    let gave_up = Verdict::Answer(Reply::keeping(502, failure.text()));
     match failure {
         Failure::Late => {
-            return Verdict::Answer(Reject::with(504, failure.text()));
+            return Verdict::Answer(Reply::keeping(504, failure.text()));
         }
         Failure::Malformed(_) => return gave_up,
         Failure::Connect if attempt.attempts_left => return Verdict::RetryOther,
         Failure::Connect => return gave_up,
         Failure::Lost if attempt.client_stalls && !attempt.response_began => {
-            return Verdict::Answer(Reject::with(408, CLIENT_STALLED));
+            return Verdict::Answer(Reply::closing(408, CLIENT_STALLED));
         }
         Failure::Lost => (),
     }
     if attempt.response_began {
-        return Verdict::Answer(Reject::with(502, BEGAN));
+        return Verdict::Answer(Reply::keeping(502, BEGAN));
     }
     let may_send_again = attempt.replayable && (attempt.idempotent || !attempt.wrote);
     if !may_send_again {
@@ -154,7 +154,7 @@ mod tests {
         );
         for facts in ["rwh", "wh", "rwi", "wi", "rwhib", "whib", "whin", "hn", ""] {
             let verdict = verdict(facts, Failure::Lost);
-            assert!(matches!(verdict, Verdict::Answer(Reject { status: 502, .. })), "{facts}");
+            assert!(matches!(verdict, Verdict::Answer(Reply { status: 502, .. })), "{facts}");
         }
     }
 
@@ -177,7 +177,7 @@ mod tests {
         };
         assert_eq!(status(Failure::Late), 504);
         for facts in ["whis", "rwhis", "rhs"] {
-            let expected = Verdict::Answer(Reject::with(408, CLIENT_STALLED));
+            let expected = Verdict::Answer(Reply::closing(408, CLIENT_STALLED));
             assert_eq!(verdict(facts, Failure::Lost), expected, "{facts}");
         }
         assert_eq!(status(Failure::Malformed("x")), 502);

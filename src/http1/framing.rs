@@ -3,7 +3,7 @@
 //! Not here: reading the body (`body.rs`, `chunked.rs`).
 
 use crate::message::fields::{self, Fields, Name, elements, is_token, number};
-use crate::message::{BadResponse, Framing, Method, Reject, Version};
+use crate::message::{BadResponse, Framing, Method, Reply, Version};
 
 impl Framing {
     /// | Transfer-Encoding              | Content-Length | version  | framing or answer      |
@@ -16,24 +16,24 @@ impl Framing {
     /// | several, malformed, misordered | –              | HTTP/1.1 | 400                    |
     /// | any                            | –              | HTTP/1.0 | 400                    |
     /// | any                            | any            | any      | 400                    |
-    pub fn of_request(fields: &Fields<'_>, version: Version) -> Result<Framing, Reject> {
+    pub fn of_request(fields: &Fields<'_>, version: Version) -> Result<Framing, Reply> {
         match (fields.has(Name::TransferEncoding), fields.has(Name::ContentLength)) {
             (false, false) => Ok(Framing::Empty),
-            (true, true) => Err(Reject::bad("both Transfer-Encoding and Content-Length are given")),
+            (true, true) => Err(Reply::bad("both Transfer-Encoding and Content-Length are given")),
             (false, true) => {
                 let mut lengths = fields.values(Name::ContentLength);
                 match (lengths.next().and_then(number), lengths.next()) {
                     (Some(length), None) => Ok(Framing::Length(length)),
-                    _ => Err(Reject::bad("Content-Length is not one number")),
+                    _ => Err(Reply::bad("Content-Length is not one number")),
                 }
             }
             (true, false) if version == Version::Http10 => {
-                Err(Reject::bad("HTTP/1.0 has no Transfer-Encoding"))
+                Err(Reply::bad("HTTP/1.0 has no Transfer-Encoding"))
             }
             (true, false) => match Coding::read(fields) {
                 Coding::Chunked => Ok(Framing::Chunked),
-                Coding::Unknown => Err(Reject::with(501, "only the coding `chunked` is known")),
-                Coding::Malformed => Err(Reject::bad("Transfer-Encoding is not `chunked`")),
+                Coding::Unknown => Err(Reply::closing(501, "only the coding `chunked` is known")),
+                Coding::Malformed => Err(Reply::bad("Transfer-Encoding is not `chunked`")),
             },
         }
     }

@@ -12,7 +12,7 @@ use crate::message::fields::{Fields, Name};
 use crate::message::look_at;
 use crate::message::target;
 use crate::message::target::Target;
-use crate::message::{BadResponse, Framing, Method, Reject, Request, Response, Version};
+use crate::message::{BadResponse, Framing, Method, Reply, Request, Response, Version};
 
 /// The most fields that a head can be allowed to have.
 pub const MAX_FIELDS: usize = 256;
@@ -132,7 +132,7 @@ pub fn arriving_request(
     search: &mut Search,
     wire: &[u8],
     limits: HeadLimits,
-) -> Result<Option<usize>, Reject> {
+) -> Result<Option<usize>, Reply> {
     let found = search.end(wire, limits);
     if let (Ok(None) | Err(_), false, Some(line)) =
         (found, search.is_line_read, search.first_line(wire))
@@ -156,7 +156,7 @@ pub struct RequestHead<'a> {
     /// Its fields.
     pub fields: Fields<'a>,
     /// Why it is not served, although its framing can be trusted.
-    pub refusal: Option<Reject>,
+    pub refusal: Option<Reply>,
 }
 
 /// Reads the head that `search` has found to be whole.
@@ -164,7 +164,7 @@ pub fn request<'a>(
     head: &'a [u8],
     search: &Search,
     limits: HeadLimits,
-) -> Result<RequestHead<'a>, Reject> {
+) -> Result<RequestHead<'a>, Reply> {
     let line = search.first_line(head).unwrap_or_default();
     let (method_bytes, method, target, version) = request_line(line)?;
     let fields = Fields::read(head, search.fields_start(), limits.fields)?;
@@ -173,8 +173,8 @@ pub fn request<'a>(
     let framing = Framing::of_request(&fields, version)?;
     let expects_continue = expectation(&fields, version);
     let refusal = match (method, expects_continue) {
-        (Method::Connect, _) => Some(Reject::with(405, "CONNECT is not served")),
-        (Method::Trace, _) => Some(Reject::with(405, "TRACE is not served")),
+        (Method::Connect, _) => Some(Reply::keeping(405, "CONNECT is not served").with_allow()),
+        (Method::Trace, _) => Some(Reply::keeping(405, "TRACE is not served").with_allow()),
         (_, Err(reject)) => Some(reject),
         _ => None,
     };
@@ -193,16 +193,16 @@ pub fn request<'a>(
 }
 
 /// Reads a request line without its line end (RFC 9112 §3).
-pub fn request_line(line: &[u8]) -> Result<(&[u8], Method, Target<'_>, Version), Reject> {
+pub fn request_line(line: &[u8]) -> Result<(&[u8], Method, Target<'_>, Version), Reply> {
     look_at(line);
-    const SHAPE: Reject = Reject::bad("the request line is not `method target version`");
+    const SHAPE: Reply = Reply::bad("the request line is not `method target version`");
     let mut parts = line.splitn(3, |&b| b == b' ');
     let (Some(method_bytes), Some(target), Some(version)) =
         (parts.next(), parts.next(), parts.next())
     else {
         return Err(SHAPE);
     };
-    let method = Method::of(method_bytes).ok_or(Reject::bad("the method is not a token"))?;
+    let method = Method::of(method_bytes).ok_or(Reply::bad("the method is not a token"))?;
     let version = match version {
         b"HTTP/1.1" => Version::Http11,
         b"HTTP/1.0" => Version::Http10,
@@ -211,7 +211,7 @@ pub fn request_line(line: &[u8]) -> Result<(&[u8], Method, Target<'_>, Version),
         {
             // A line with a bare carriage return is malformed whatever else it says.
             let is_line = memchr::memchr(b'\r', line).is_none();
-            let reject = Reject::with(505, "only HTTP/1.1 and HTTP/1.0 are served");
+            let reject = Reply::closing(505, "only HTTP/1.1 and HTTP/1.0 are served");
             return Err(if is_line { reject } else { SHAPE });
         }
         _ => return Err(SHAPE),
@@ -226,16 +226,16 @@ fn authority<'a>(
     target: &Target<'a>,
     fields: &Fields<'a>,
     version: Version,
-) -> Result<Option<&'a [u8]>, Reject> {
+) -> Result<Option<&'a [u8]>, Reply> {
     let mut hosts = fields.values(Name::Host);
     let host = hosts.next();
     if hosts.next().is_some() {
-        return Err(Reject::bad("there are several Host fields"));
+        return Err(Reply::bad("there are several Host fields"));
     }
     match host {
-        None if version == Version::Http11 => return Err(Reject::bad("there is no Host field")),
+        None if version == Version::Http11 => return Err(Reply::bad("there is no Host field")),
         Some(host) if !target::is_host(host) => {
-            return Err(Reject::bad("the Host field is not host or host:port"));
+            return Err(Reply::bad("the Host field is not host or host:port"));
         }
         _ => (),
     }
@@ -243,14 +243,14 @@ fn authority<'a>(
 }
 
 /// Whether the client waits for a 100 (RFC 9110 §10.1.1). HTTP/1.0 has no expectations.
-fn expectation(fields: &Fields<'_>, version: Version) -> Result<bool, Reject> {
+fn expectation(fields: &Fields<'_>, version: Version) -> Result<bool, Reply> {
     if version == Version::Http10 || !fields.has_end_to_end(Name::Expect) {
         return Ok(false);
     }
     if fields.values(Name::Expect).all(|value| value.eq_ignore_ascii_case(b"100-continue")) {
         Ok(true)
     } else {
-        Err(Reject::with(417, "only the expectation 100-continue is met"))
+        Err(Reply::keeping(417, "only the expectation 100-continue is met"))
     }
 }
 

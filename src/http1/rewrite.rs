@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use super::head::{RequestHead, ResponseHead, is_h2c};
 use crate::buffer::Buffer;
+use crate::message::Reply;
 use crate::message::fields::{ConnectionOptions, Field, Fields, Name, compare_names, elements};
 use crate::message::{Framing, Method, Version, fields, status};
 
@@ -252,15 +253,11 @@ pub fn response(head: &ResponseHead<'_>, rules: &ResponseRules, out: &mut Buffer
     out.push(b"\r\n");
 }
 
-/// What is answered without an upstream.
+/// An answer of the balancer's own, as it leaves.
 #[derive(Clone, Copy, Debug)]
 pub struct Answer {
-    /// Three digits.
-    pub status: u16,
-    /// Why, in one line; empty for none.
-    pub why: &'static str,
-    /// `Retry-After` in seconds.
-    pub retry_after: Option<u64>,
+    /// What is said.
+    pub reply: Reply,
     /// Whether the answer's body is left out because HEAD was asked.
     pub is_head: bool,
     /// Whether the connection will be used again.
@@ -272,9 +269,9 @@ pub struct Answer {
 /// The methods that are served, for `Allow`.
 const ALLOW: &[u8] = b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n";
 
-/// Writes a whole answer of our own.
+/// Writes a whole answer of the balancer's own.
 pub fn answer(answer: &Answer, out: &mut Buffer) {
-    let Answer { status, why, .. } = *answer;
+    let Reply { status, why, .. } = answer.reply;
     let reason = status::reason(status);
     let body_len = if why.is_empty() { 0 } else { "balancebeam: \n".len() + why.len() };
     out.push(format!("HTTP/1.1 {status} {reason}\r\n").as_bytes());
@@ -282,10 +279,10 @@ pub fn answer(answer: &Answer, out: &mut Buffer) {
         out.push(b"Content-Type: text/plain; charset=utf-8\r\n");
     }
     out.push(format!("Content-Length: {body_len}\r\n").as_bytes());
-    if let Some(seconds) = answer.retry_after {
+    if let Some(seconds) = answer.reply.retry_after {
         out.push(format!("Retry-After: {seconds}\r\n").as_bytes());
     }
-    if matches!(status, 200 | 405) {
+    if answer.reply.allow {
         out.push(ALLOW);
     }
     match (answer.persists, answer.version) {

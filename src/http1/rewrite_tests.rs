@@ -284,9 +284,7 @@ fn our_own_answers() {
         String::from_utf8_lossy(out.unread()).into_owned()
     };
     let plain = Answer {
-        status: 503,
-        why: "no",
-        retry_after: Some(7),
+        reply: Reply::keeping(503, "no").with_retry_after(7),
         is_head: false,
         persists: true,
         version: Version::Http11,
@@ -299,7 +297,7 @@ fn our_own_answers() {
     assert_eq!(answer_of(old), format!("{head}Connection: keep-alive\r\n\r\n"));
     let last = Answer { persists: false, ..old };
     assert_eq!(answer_of(last), format!("{head}Connection: close\r\n\r\n"));
-    let empty = Answer { status: 200, why: "", retry_after: None, ..plain };
+    let empty = Answer { reply: Reply::options(), ..plain };
     let allowed = "Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
     assert_eq!(
         answer_of(empty),

@@ -1,6 +1,6 @@
 //! Why a head is refused, and the answer that follows.
 
-use super::{BadResponse, Reject};
+use super::{BadResponse, Reply};
 
 /// Why a head is refused, before it is known whose it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,13 +15,13 @@ pub enum Fault {
     TooManyFields,
 }
 
-impl From<Fault> for Reject {
+impl From<Fault> for Reply {
     fn from(fault: Fault) -> Self {
         match fault {
-            Fault::Syntax(why) => Reject::bad(why),
-            Fault::LineTooLong => Reject::with(414, "the first line is too long"),
-            Fault::HeadTooLong => Reject::with(431, "the head is too long"),
-            Fault::TooManyFields => Reject::with(431, "the head has too many fields"),
+            Fault::Syntax(why) => Reply::bad(why),
+            Fault::LineTooLong => Reply::closing(414, "the first line is too long"),
+            Fault::HeadTooLong => Reply::closing(431, "the head is too long"),
+            Fault::TooManyFields => Reply::closing(431, "the head has too many fields"),
         }
     }
 }

@@ -7,10 +7,12 @@
 
 mod fault;
 pub mod fields;
+mod reply;
 pub mod status;
 pub mod target;
 
 pub use fault::Fault;
+pub use reply::Reply;
 
 #[cfg(test)]
 thread_local! {
@@ -24,32 +26,6 @@ pub(crate) fn look_at(bytes: &[u8]) {
     #[cfg(test)]
     LOOKED_AT.set(LOOKED_AT.get() + bytes.len());
     let _ = bytes;
-}
-
-/// A request that is the client's fault, or that is not served, and the answer it gets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reject {
-    /// The status of the answer.
-    pub status: u16,
-    /// What is wrong, for the answer's body and the log.
-    pub why: &'static str,
-}
-
-impl Reject {
-    /// 400: the message breaks the grammar, or could be read in two ways.
-    pub const fn bad(why: &'static str) -> Self {
-        Reject { status: 400, why }
-    }
-
-    /// An answer with another status.
-    pub const fn with(status: u16, why: &'static str) -> Self {
-        Reject { status, why }
-    }
-
-    /// Whether the request was well framed, so that what follows it can be trusted (rule 9).
-    pub const fn is_well_framed(&self) -> bool {
-        matches!(self.status, 200 | 405 | 417 | 429 | 502 | 503 | 504)
-    }
 }
 
 /// A response that cannot be trusted; the client gets 502.

@@ -4,7 +4,7 @@
 
 use std::net::Ipv6Addr;
 
-use super::{Method, Reject, fields};
+use super::{Method, Reply, fields};
 
 /// What a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,15 +47,15 @@ impl<'a> Target<'a> {
 }
 
 /// Reads a target.
-pub fn read(target: &[u8], method: Method) -> Result<Target<'_>, Reject> {
+pub fn read(target: &[u8], method: Method) -> Result<Target<'_>, Reply> {
     if target.is_empty() || !target.iter().all(|&b| b > b' ' && b != 0x7f) {
-        return Err(Reject::bad("the target is empty, or has a space or a control character"));
+        return Err(Reply::bad("the target is empty, or has a space or a control character"));
     }
     match target {
         _ if method == Method::Connect => Ok(Target::Authority),
         [b'/', ..] => Ok(Target::Origin(target)),
         b"*" if method == Method::Options => Ok(Target::Asterisk),
-        _ => absolute(target).ok_or(Reject::bad("the target is neither a path nor an http URI")),
+        _ => absolute(target).ok_or(Reply::bad("the target is neither a path nor an http URI")),
     }
 }
 

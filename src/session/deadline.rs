@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Phase, Session, Timeout};
-use crate::message::Reject;
+use crate::message::Reply;
 
 /// How long a client that is turned away may stay, from accept to close, whatever it does.
 const TURN_AWAY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -98,7 +98,7 @@ impl Session {
         }
         match timeout {
             Timeout::Head => {
-                self.reject_head(Reject::with(408, "the request head took too long"), now);
+                self.reject_head(Reply::closing(408, "the request head took too long"), now);
             }
             // The client does not read the last answer.
             Timeout::Progress => self.enter(Phase::Closed { abort: true }),

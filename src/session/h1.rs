@@ -13,23 +13,11 @@ use crate::http1::body::{Decoder, Encoder, Transfer};
 use crate::http1::head::{self, HeadLimits, RequestHead};
 use crate::http1::rewrite::{self, RequestRules, TrailerRules};
 use crate::message::fields::{Name, number};
-use crate::message::{Framing, Method, Reject, Request, Version};
+use crate::message::{Framing, Method, Reply, Request, Version};
 use crate::rate_limit::WINDOW;
 
 fn head_limits(limits: &Limits) -> HeadLimits {
     HeadLimits { line: limits.request_line, head: limits.head, fields: limits.fields }
-}
-
-/// Why a request that could be read is not forwarded.
-struct Refusal {
-    reject: Reject,
-    retry_after: Option<u64>,
-}
-
-impl From<Reject> for Refusal {
-    fn from(reject: Reject) -> Self {
-        Refusal { reject, retry_after: None }
-    }
 }
 
 impl Session {
@@ -53,16 +41,16 @@ impl Session {
         match head::arriving_request(&mut self.search, wire, limits) {
             Ok(Some(len)) => self.begin(len, limits, now),
             Ok(None) if self.client.ended => {
-                self.reject_head(Reject::bad("the request head is not complete"), now);
+                self.reject_head(Reply::bad("the request head is not complete"), now);
             }
             Ok(None) => return false,
-            Err(reject) => self.reject_head(reject, now),
+            Err(reply) => self.reject_head(reply, now),
         }
         true
     }
 
     /// Answers a head that could not be read. Nothing after it is read as a request.
-    pub(super) fn reject_head(&mut self, reject: Reject, now: Instant) {
+    pub(super) fn reject_head(&mut self, reply: Reply, now: Instant) {
         let line = self.search.first_line(self.client.input.unread());
         let method = match line.map(head::request_line) {
             Some(Ok((_, method, _, _))) => method,
@@ -80,7 +68,7 @@ impl Session {
         exchange.request_leg = RequestLeg::Cut;
         self.exchange = Some(exchange);
         self.has_asked = true;
-        self.on_exchange(now, |exchange, client| exchange.answer(client, reject, None));
+        self.on_exchange(now, |exchange, client| exchange.answer(client, reply));
     }
 
     /// Takes the head of `len` bytes, writes what goes on of it, and begins its exchange.
@@ -121,40 +109,39 @@ impl Session {
         self.exchange = Some(exchange);
         self.has_asked = true;
         self.client.input.consume(len);
-        let refusal = refusal.map(|refusal| (refusal.reject, refusal.retry_after));
         self.on_exchange(now, |exchange, client| exchange.start(client, refusal, now));
     }
 
-    /// Whether a request that could be read is served here, and now.
-    fn refusal(&self, head: &RequestHead<'_>, client: IpAddr, now: Instant) -> Option<Refusal> {
+    /// The answer to a request that is not forwarded; `None` if it is.
+    fn refusal(&self, head: &RequestHead<'_>, client: IpAddr, now: Instant) -> Option<Reply> {
         if self.turned_away.is_some() {
-            let reject = Reject::with(503, "too many connections");
-            return Some(Refusal { reject, retry_after: Some(RETRY_AFTER_SHORTAGE) });
+            let reply = Reply::keeping(503, "too many connections");
+            return Some(reply.with_retry_after(RETRY_AFTER_SHORTAGE));
         }
         let is_traced = head.request.method == Method::Options;
         let mut hops = head.fields.values(Name::MaxForwards).filter(|_| is_traced).map(number);
         let mut ends_here = false;
         if hops.any(|hops| hops.inspect(|hops| ends_here |= *hops == 0).is_none()) {
-            return Some(Reject::bad("Max-Forwards is not a number").into());
+            return Some(Reply::bad("Max-Forwards is not a number"));
         }
         // Every well-formed request counts, also one that is answered here (rule 46).
         if let Some(limiter) = &self.state.limiter
             && let Err(wait) = limiter.admit(client, now)
         {
-            let reject = Reject::with(429, "too many requests from this client within a minute");
+            let reply = Reply::keeping(429, "too many requests from this client within a minute");
             let seconds = (wait.as_secs_f64().ceil() as u64).clamp(1, WINDOW.as_secs());
-            return Some(Refusal { reject, retry_after: Some(seconds) });
+            return Some(reply.with_retry_after(seconds));
         }
-        if let Some(reject) = head.refusal {
-            return Some(reject.into());
+        if head.refusal.is_some() {
+            return head.refusal;
         }
         let is_too_long = matches!(
             (head.request.framing, self.state.config.limits.body),
             (Framing::Length(length), Some(most)) if length > most
         );
         if is_too_long {
-            return Some(Reject::with(413, "the body is too long").into());
+            return Some(Reply::closing(413, "the body is too long"));
         }
-        ends_here.then(|| Reject::with(200, "").into())
+        ends_here.then(Reply::options)
     }
 }
