@@ -89,7 +89,7 @@ pub fn all(criterion: &mut Criterion) {
 fn request(wire: &[u8], out: &mut Buffer) {
     let mut search = Search::default();
     let len = search.end(wire, LIMITS).ok().flatten().expect("it is whole");
-    let Ok(head) = head::request(&wire[..len], &search, LIMITS) else { panic!("it is good") };
+    let Ok(head) = head::request(&wire[..len], &search) else { panic!("it is good") };
     let rules = RequestRules {
         peer: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)),
         trusted: false,
@@ -104,7 +104,7 @@ fn request(wire: &[u8], out: &mut Buffer) {
 fn response(wire: &[u8], out: &mut Buffer) {
     let mut search = Search::default();
     let len = search.end(wire, LIMITS).ok().flatten().expect("it is whole");
-    let head = head::response(&wire[..len], &search, Method::Get, LIMITS);
+    let head = head::response(&wire[..len], &search, Method::Get);
     let Ok(head) = head else { panic!("it is good") };
     let rules = ResponseRules {
         framing: head.response.framing,

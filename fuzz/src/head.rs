@@ -88,7 +88,7 @@ fn read_arriving(
 /// As a session reads it.
 fn read_request(search: &mut Search, wire: &[u8], limits: HeadLimits) -> Verdict {
     match head::arriving_request(search, wire, limits) {
-        Ok(Some(len)) => match head::request(&wire[..len], search, limits) {
+        Ok(Some(len)) => match head::request(&wire[..len], search) {
             Ok(_) => Verdict::Accepted(len),
             Err(reject) => Verdict::Refused(reject.status),
         },
@@ -99,7 +99,7 @@ fn read_request(search: &mut Search, wire: &[u8], limits: HeadLimits) -> Verdict
 
 fn read_response(search: &mut Search, wire: &[u8], limits: HeadLimits) -> Verdict {
     match search.end(wire, limits) {
-        Ok(Some(len)) => match head::response(&wire[..len], search, Method::Get, limits) {
+        Ok(Some(len)) => match head::response(&wire[..len], search, Method::Get) {
             Ok(_) => Verdict::Accepted(len),
             Err(_) => Verdict::Refused(502),
         },
@@ -115,7 +115,7 @@ fn check_written(bytes: &[u8], reading: Reading, limits: HeadLimits) {
     let found = search.end(bytes, limits);
     assert_eq!(found, Ok(Some(bytes.len())), "a head ends where it ends");
     if reading == Reading::Request {
-        match head::request(bytes, &search, limits) {
+        match head::request(bytes, &search) {
             // One that is refused is not forwarded.
             Ok(head) if head.refusal.is_some() => (),
             Ok(head) => check_request(bytes, &head),
@@ -124,7 +124,7 @@ fn check_written(bytes: &[u8], reading: Reading, limits: HeadLimits) {
         return;
     }
     for method in [Method::Get, Method::Head, Method::Connect] {
-        if let Ok(head) = head::response(bytes, &search, method, limits) {
+        if let Ok(head) = head::response(bytes, &search, method) {
             check_response(bytes, &head, method);
         }
     }
@@ -175,7 +175,7 @@ fn check_read_again(written: &[u8], head: &RequestHead<'_>) {
     }
     let mut search = Search::default();
     assert_eq!(search.end(written, limits), Ok(Some(written.len())), "one head");
-    let again = head::request(written, &search, limits);
+    let again = head::request(written, &search);
     let again = again.unwrap_or_else(|reject| panic!("{reject:?}")).request;
     assert_eq!(again.framing, head.request.framing, "one framing");
     assert_eq!(again.method, head.request.method, "one method");

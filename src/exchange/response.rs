@@ -105,7 +105,7 @@ impl Exchange {
     ) {
         let request = self.request;
         let bytes = &self.upstream.input.unread()[..len];
-        let head = match head::response(bytes, search, request.method, limits) {
+        let head = match head::response(bytes, search, request.method) {
             Ok(head) => head,
             Err(BadResponse(why)) => {
                 self.note_stray_bytes(now);

@@ -14,8 +14,7 @@ use crate::message::target;
 use crate::message::target::Target;
 use crate::message::{BadResponse, Framing, Method, Reply, Request, Response, Version};
 
-/// The most fields that a head can be allowed to have.
-pub const MAX_FIELDS: usize = 256;
+pub use crate::message::fields::MAX_FIELDS;
 
 /// How large a head may be.
 #[derive(Clone, Copy, Debug)]
@@ -160,14 +159,10 @@ pub struct RequestHead<'a> {
 }
 
 /// Reads the head that `search` has found to be whole.
-pub fn request<'a>(
-    head: &'a [u8],
-    search: &Search,
-    limits: HeadLimits,
-) -> Result<RequestHead<'a>, Reply> {
+pub fn request<'a>(head: &'a [u8], search: &Search) -> Result<RequestHead<'a>, Reply> {
     let line = search.first_line(head).unwrap_or_default();
     let (method_bytes, method, target, version) = request_line(line)?;
-    let fields = Fields::read(head, search.fields_start(), limits.fields)?;
+    let fields = Fields::read(head, search.fields_start(), search.fields)?;
     let authority = authority(&target, &fields, version)?;
     let options = fields.options();
     let framing = Framing::of_request(&fields, version)?;
@@ -278,11 +273,10 @@ pub fn response<'a>(
     head: &'a [u8],
     search: &Search,
     method: Method,
-    limits: HeadLimits,
 ) -> Result<ResponseHead<'a>, BadResponse> {
     let line = search.first_line(head).unwrap_or_default();
     let (version, status, status_and_reason) = status_line(line)?;
-    let fields = Fields::read(head, search.fields_start(), limits.fields)?;
+    let fields = Fields::read(head, search.fields_start(), search.fields)?;
     let told = Framing::told(&fields, version);
     let framing = Framing::of_response(told, status, method)?;
     let keep_alive = fields.options().keep_alive(version);

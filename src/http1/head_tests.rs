@@ -13,7 +13,7 @@ fn arrives(wire: &[u8], cuts: impl IntoIterator<Item = usize>) -> Verdict {
         let wire = &wire[skipped..end];
         match arriving_request(&mut search, wire, LIMITS) {
             Ok(Some(len)) => {
-                let head = request(&wire[..len], &search, LIMITS);
+                let head = request(&wire[..len], &search);
                 let read = head.map(|head| (skipped + len, head.request));
                 return Some(read.map_err(|reject| reject.status));
             }
@@ -61,7 +61,7 @@ fn agrees_with_httparse(wire: &[u8]) {
     if std::str::from_utf8(line).is_err() {
         return; // the other one keeps the target as text
     }
-    let ours = request(&wire[..len], &search, LIMITS).unwrap_or_else(|r| panic!("{r:?}"));
+    let ours = request(&wire[..len], &search).unwrap_or_else(|r| panic!("{r:?}"));
     let mut fields = [httparse::EMPTY_HEADER; 16];
     let mut theirs = httparse::Request::new(&mut fields);
     let shown = String::from_utf8_lossy(wire);
@@ -185,7 +185,7 @@ fn requests_that_are_not_served_are_told_apart_from_malformed_ones() {
     ] {
         let mut search = Search::default();
         search.end(wire.as_bytes(), LIMITS).unwrap();
-        let head = request(wire.as_bytes(), &search, LIMITS).unwrap_or_else(|r| panic!("{r:?}"));
+        let head = request(wire.as_bytes(), &search).unwrap_or_else(|r| panic!("{r:?}"));
         assert_eq!(head.refusal.map(|r| r.status), Some(status), "{wire:?}");
     }
 }
@@ -283,7 +283,7 @@ fn response_cut(
     for end in cuts.into_iter().chain([wire.len()]) {
         match search.end(&wire[..end], limits) {
             Ok(Some(len)) => {
-                let head = response(&wire[..len], &search, method, limits).ok()?;
+                let head = response(&wire[..len], &search, method).ok()?;
                 let reason = String::from_utf8_lossy(head.status_and_reason).into_owned();
                 return Some((head.response, reason));
             }
@@ -419,7 +419,7 @@ fn the_most_that_can_be_allowed_fits() {
     assert_eq!(wire.len(), limits.head);
     let mut search = Search::default();
     assert_eq!(search.end(wire.as_bytes(), limits), Ok(Some(wire.len())));
-    let head = request(wire.as_bytes(), &search, limits).unwrap_or_else(|r| panic!("{r:?}"));
+    let head = request(wire.as_bytes(), &search).unwrap_or_else(|r| panic!("{r:?}"));
     assert_eq!(head.fields.iter().count(), MAX_FIELDS);
     assert_eq!(head.fields.iter().next_back().unwrap().value.last(), Some(&b'c'));
 }

@@ -16,7 +16,7 @@ fn forwarded(line: &str, fields: &str, rules: &RequestRules) -> (String, Option<
     let wire = format!("{line}\r\n{fields}\r\n");
     let mut search = Search::default();
     search.end(wire.as_bytes(), LIMITS).unwrap();
-    let head = head::request(wire.as_bytes(), &search, LIMITS).unwrap_or_else(|r| panic!("{r:?}"));
+    let head = head::request(wire.as_bytes(), &search).unwrap_or_else(|r| panic!("{r:?}"));
     let mut out = Buffer::default();
     let slot = request(&head, rules, &mut out);
     (String::from_utf8_lossy(out.unread()).into_owned(), slot)
@@ -137,7 +137,7 @@ const TO_NEW: ResponseRules = ResponseRules {
 fn answered(wire: &str, rules: &ResponseRules) -> String {
     let mut search = Search::default();
     search.end(wire.as_bytes(), LIMITS).unwrap();
-    let head = head::response(wire.as_bytes(), &search, rules.method, LIMITS)
+    let head = head::response(wire.as_bytes(), &search, rules.method)
         .unwrap_or_else(|r| panic!("{r:?}: {wire:?}"));
     let mut out = Buffer::default();
     response(&head, rules, &mut out);
@@ -265,8 +265,7 @@ fn trailers_that_connection_names_do_not_go_on() {
     let wire = b"HTTP/1.1 200 OK\r\nConnection: close, b, Aa\r\nConnection: cC, aa\r\n\r\n";
     let mut search = Search::default();
     search.end(wire, LIMITS).unwrap();
-    let head =
-        head::response(wire, &search, Method::Get, LIMITS).unwrap_or_else(|r| panic!("{r:?}"));
+    let head = head::response(wire, &search, Method::Get).unwrap_or_else(|r| panic!("{r:?}"));
     let rules = TrailerRules::new(&head.fields, Framing::Chunked, false);
     for line in ["A: 1", "aaa: 1", "D: 1", "closed: 1"] {
         assert!(rules.is_forwarded(line.as_bytes()), "{line:?}");

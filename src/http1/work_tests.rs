@@ -37,7 +37,7 @@ fn forward_request(wire: &[u8], piece: usize) {
         via: true,
         upstream_host: false,
     };
-    if let Ok(head) = head::request(wire, &search, LIMITS) {
+    if let Ok(head) = head::request(wire, &search) {
         rewrite::request(&head, &rules, &mut Buffer::default());
     }
 }
@@ -53,7 +53,7 @@ fn forward_response(wire: &[u8]) {
         persists: true,
         via: true,
     };
-    if let Ok(head) = head::response(wire, &search, Method::Head, limits) {
+    if let Ok(head) = head::response(wire, &search, Method::Head) {
         rewrite::response(&head, &rules, &mut Buffer::default());
     }
 }

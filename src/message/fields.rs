@@ -5,7 +5,7 @@
 use std::cell::RefCell;
 use std::cmp::Ordering;
 
-use memchr::{memchr, memchr_iter};
+use memchr::memchr;
 
 use super::fault::Fault;
 use super::{Version, look_at};
@@ -148,6 +148,11 @@ thread_local! {
     static SCRATCH: RefCell<Vec<Vec<Place>>> = const { RefCell::new(Vec::new()) };
 }
 
+/// The most fields that a head can be allowed to have.
+pub const MAX_FIELDS: usize = 256;
+/// Fields that most heads have at most: less memory is prepared for them.
+const FEW_FIELDS: usize = 24;
+
 /// The fields of a head, in order.
 pub struct Fields<'a> {
     head: &'a [u8],
@@ -207,32 +212,40 @@ impl ConnectionOptions {
 }
 
 impl<'a> Fields<'a> {
-    /// Reads the field lines from `from` to the empty line that ends `head`. Every line end in `head`
-    /// is already known to be CRLF.
-    pub fn read(head: &'a [u8], from: usize, most: usize) -> Result<Self, Fault> {
+    /// Reads the `count` field lines from `from` to the empty line that ends `head`. Every line end in
+    /// `head` is already known to be CRLF.
+    ///
+    /// `httparse` finds names and values; what it lets pass between them is checked here.
+    pub fn read(head: &'a [u8], from: usize, count: usize) -> Result<Self, Fault> {
+        let lines = &head[from..];
+        look_at(lines);
+        if count <= FEW_FIELDS {
+            return Fields::parse(head, from, &mut [httparse::EMPTY_HEADER; FEW_FIELDS]);
+        }
+        Fields::parse(head, from, &mut [httparse::EMPTY_HEADER; MAX_FIELDS])
+    }
+
+    fn parse(
+        head: &'a [u8],
+        from: usize,
+        room: &mut [httparse::Header<'a>],
+    ) -> Result<Self, Fault> {
+        let parsed = match httparse::parse_headers(&head[from..], room) {
+            Ok(httparse::Status::Complete((_, parsed))) => parsed,
+            Ok(httparse::Status::Partial) | Err(_) => return Err(first_fault(&head[from..])),
+        };
         let mut fields =
             Fields { head, places: Places::new(), seen: 0, options: Default::default() };
         let mut start = from;
-        for line_feed in memchr_iter(b'\n', &head[from..]) {
-            let end = from + line_feed - 1;
-            if end == start {
-                break;
-            }
-            if fields.places.0.len() == most {
-                return Err(Fault::TooManyFields);
-            }
-            let (colon, value) = field_line(&head[start..end]).map_err(Fault::Syntax)?;
-            let name = Name::of(&head[start..start + colon]);
-            fields.places.0.push(Place {
-                name,
-                is_hop_by_hop: false,
-                start: start as u16,
-                colon: (start + colon) as u16,
-                value: (start + value.start) as u16,
-                end: (start + value.end) as u16,
-            });
-            fields.seen |= name.bit();
-            start = end + 2;
+        for header in parsed {
+            let place = place_of(head, start, header).ok_or_else(|| first_fault(&head[from..]))?;
+            fields.seen |= place.name.bit();
+            start =
+                after_line(head, place.end as usize).ok_or_else(|| first_fault(&head[from..]))?;
+            fields.places.0.push(place);
+        }
+        if head.get(start..) != Some(b"\r\n") {
+            return Err(first_fault(&head[from..]));
         }
         if fields.has(Name::Connection) {
             fields.read_options().map_err(Fault::Syntax)?;
@@ -322,6 +335,45 @@ impl<'a> Fields<'a> {
     pub fn has_end_to_end(&self, name: Name) -> bool {
         self.has(name) && !self.options.name(name)
     }
+}
+
+/// Where a field stands whose line begins at `start`. `None`: something stands where a strict reader
+/// expects the name, the colon, or white space alone.
+fn place_of(head: &[u8], start: usize, header: &httparse::Header<'_>) -> Option<Place> {
+    let name = header.name.as_bytes();
+    let colon = start + name.len();
+    if head.get(start..colon) != Some(name) || head.get(colon) != Some(&b':') {
+        return None;
+    }
+    let blanks = head[colon + 1..].iter().take_while(|b| is_blank(**b)).count();
+    let value = colon + 1 + blanks;
+    let end = value + header.value.len();
+    if head.get(value..end) != Some(header.value) {
+        return None;
+    }
+    // `line` of a field without a value is the whole line.
+    Some(Place {
+        name: Name::of(name),
+        is_hop_by_hop: false,
+        start: start as u16,
+        colon: colon as u16,
+        value: value as u16,
+        end: end as u16,
+    })
+}
+
+/// Where the next line begins, if nothing but white space follows `end` on its line.
+fn after_line(head: &[u8], end: usize) -> Option<usize> {
+    let blanks = head.get(end..)?.iter().take_while(|b| is_blank(**b)).count();
+    head[end + blanks..].starts_with(b"\r\n").then_some(end + blanks + 2)
+}
+
+/// What is wrong with the first field line that is.
+fn first_fault(lines: &[u8]) -> Fault {
+    let lines = lines.split(|&b| b == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    let faults =
+        lines.take_while(|line| !line.is_empty()).filter_map(|line| field_line(line).err());
+    Fault::Syntax(faults.into_iter().next().unwrap_or("a field line cannot be read"))
 }
 
 /// An order of names in which those that differ in case alone are equal.

@@ -74,7 +74,7 @@ impl Session {
     /// Takes the head of `len` bytes, writes what goes on of it, and begins its exchange.
     fn begin(&mut self, len: usize, limits: HeadLimits, now: Instant) {
         let bytes = &self.client.input.unread()[..len];
-        let head = match head::request(bytes, &self.search, limits) {
+        let head = match head::request(bytes, &self.search) {
             Ok(head) => head,
             Err(reject) => return self.reject_head(reject, now),
         };

@@ -112,7 +112,7 @@ impl Answer {
                 Err(fault) => return Err(fault.into()),
             };
             let (head, body) = self.wire.split_at(len);
-            let head = head::response(head, &self.search, Method::Get, self.limits)?;
+            let head = head::response(head, &self.search, Method::Get)?;
             match head.response.status {
                 101 => return Err(BadResponse::SWITCHED),
                 100..=199 => {
