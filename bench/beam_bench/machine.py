@@ -14,7 +14,7 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
 BALANCEBEAM = TARGET / "balancebeam"
-PEER = TARGET / "examples" / "bench_peer"
+PEER = TARGET / "bench-peer"
 EARLIER = None  # an earlier build of balancebeam, if there is one to compare with
 # Each program and its package in Debian.
 NEEDED = {"nginx": "nginx-light", "haproxy": "haproxy", "wrk": "wrk"}
@@ -47,7 +47,7 @@ def raise_descriptors():
 
 def build():
     # Apart, so that no feature that only the peer needs gets into the program that is measured.
-    for what in [[], ["--example", "bench_peer"]]:
+    for what in [[], ["--package", "bench-peer"]]:
         command = ["cargo", "build", "--release", "--locked", "--quiet", *what]
         if subprocess.run(command, cwd=ROOT).returncode:
             fail("the build failed")

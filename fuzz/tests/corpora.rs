@@ -1,6 +1,7 @@
 //! Every committed file once more, without libFuzzer and on the stable toolchain.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -9,25 +10,49 @@ use balancebeam_fuzz::session::{Reached, play};
 
 /// What may be committed of one target, and in all.
 const MOST_FILES: usize = 300;
-const MOST_BYTES: u64 = 1 << 20;
+const MOST_BYTES: usize = 1 << 20;
 
-/// The files of a folder, in order; none if it is not there.
-fn files(folder: &str, target: &str) -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder).join(target);
-    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
-    let mut files: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).collect();
-    files.sort();
-    files
+/// A committed input, by its path.
+type Input = (PathBuf, Vec<u8>);
+
+/// The seeds of a target: hand-made, one file each.
+fn seeds(target: &str) -> Vec<Input> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds").join(target);
+    let entries = fs::read_dir(folder).expect("every target has seeds");
+    let mut paths: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    paths.sort();
+    let read = |path: PathBuf| {
+        let bytes = fs::read(&path).expect("a file can be read");
+        (path, bytes)
+    };
+    paths.into_iter().map(read).collect()
+}
+
+/// What fuzzing has left behind for a target, in `corpus.tar`.
+fn corpus(target: &str) -> Vec<Input> {
+    let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus.tar");
+    let mut archive = tar::Archive::new(File::open(archive).expect("the archive is there"));
+    let folder = Path::new("corpus").join(target);
+    let mut inputs = Vec::new();
+    for entry in archive.entries().expect("an archive") {
+        let mut entry = entry.expect("an entry");
+        let path = entry.path().expect("a name").into_owned();
+        if path.parent() == Some(&folder) {
+            let mut bytes = Vec::new();
+            entry.read_to_end(&mut bytes).expect("an entry can be read");
+            inputs.push((path, bytes));
+        }
+    }
+    inputs
 }
 
 #[test]
 fn nothing_is_found_in_what_is_committed() {
     let mut found = Vec::new();
     for (target, check) in TARGETS {
-        let seeds = files("seeds", target);
-        assert!(!seeds.is_empty(), "{target} has seeds");
-        for path in seeds.into_iter().chain(files("corpus", target)) {
-            let input = fs::read(&path).expect("a file can be read");
+        let (seeds, corpus) = (seeds(target), corpus(target));
+        assert!(!seeds.is_empty() && !corpus.is_empty(), "{target} has seeds and a corpus");
+        for (path, input) in seeds.into_iter().chain(corpus) {
             if catch_unwind(AssertUnwindSafe(|| check(&input))).is_err() {
                 found.push(path.display().to_string());
             }
@@ -40,10 +65,9 @@ fn nothing_is_found_in_what_is_committed() {
 fn corpora_are_small() {
     let mut bytes = 0;
     for (target, _) in TARGETS {
-        for folder in ["seeds", "corpus"] {
-            let files = files(folder, target);
-            assert!(files.len() <= MOST_FILES, "{folder}/{target}: {} files", files.len());
-            bytes += files.iter().map(|f| f.metadata().expect("a file").len()).sum::<u64>();
+        for (kind, inputs) in [("seeds", seeds(target)), ("corpus", corpus(target))] {
+            assert!(inputs.len() <= MOST_FILES, "{kind} of {target}: {} files", inputs.len());
+            bytes += inputs.iter().map(|(_, input)| input.len()).sum::<usize>();
         }
     }
     assert!(bytes <= MOST_BYTES, "{bytes} bytes are committed");
@@ -53,8 +77,8 @@ fn corpora_are_small() {
 #[test]
 fn the_seeds_of_sessions_reach_what_sessions_do() {
     let mut all = Reached::default();
-    for path in files("seeds", "session") {
-        let reached = play(&fs::read(&path).expect("a file can be read"));
+    for (_, input) in seeds("session") {
+        let reached = play(&input);
         all.statuses.extend(reached.statuses);
         all.tunnels += reached.tunnels;
         all.fresh += reached.fresh;
