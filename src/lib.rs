@@ -23,8 +23,8 @@ pub mod telemetry;
 pub mod upstream;
 
 pub use config::{
-    Authority, BadValue, Config, EngineKind, Forwarding, HealthConfig, Limits, Policy, RetryRules,
-    StatusSet, Timeouts, WhenFull,
+    Authority, BadValue, Config, EngineKind, Forwarding, HealthConfig, Limits, Policy, Problem,
+    RetryRules, StatusSet, Timeouts, WhenFull,
 };
 /// For the simulator among the tests, which has no sockets: nothing here is promised to anybody.
 #[doc(hidden)]

@@ -42,7 +42,7 @@ use crate::background::health_check::HealthCheckThread;
 use crate::background::rate_limit_sweep::RateLimitThread;
 use crate::background::resolve::{ResolveThread, resolve};
 use crate::background::{Background, Stop};
-use crate::config::{Authority, BadValue, Config, EngineKind, Timeouts};
+use crate::config::{Authority, BadValue, Config, EngineKind, Problem, Timeouts, validate};
 use crate::engine::Engine;
 use crate::engine::connection_limit::ConnectionLimit;
 use crate::engine::listener::{Acceptor, listen};
@@ -107,8 +107,8 @@ pub enum StartError {
     NoUpstream,
     /// An upstream is not `host:port`.
     Upstream(BadValue),
-    /// A value in the configuration is out of range.
-    Config(BadValue),
+    /// Values in the configuration that the program cannot work with; at least one.
+    Config(Vec<Problem>),
     /// The address cannot be listened on.
     Bind(SocketAddr, io::Error),
     /// An upstream's name has no address.
@@ -283,7 +283,10 @@ impl Builder {
         if config.upstreams.is_empty() {
             return Err(StartError::NoUpstream);
         }
-        config.check().map_err(StartError::Config)?;
+        let problems = validate(&config);
+        if !problems.is_empty() {
+            return Err(StartError::Config(problems));
+        }
         let addresses = config.upstreams.iter().map(|authority| {
             resolve(authority).map_err(|error| StartError::Resolve(authority.clone(), error))
         });
@@ -424,7 +427,10 @@ impl fmt::Display for StartError {
         match self {
             StartError::NoUpstream => write!(f, "no upstream: give at least one"),
             StartError::Upstream(error) => write!(f, "upstream {error}"),
-            StartError::Config(error) => write!(f, "the configuration has {error}"),
+            StartError::Config(problems) => {
+                let problems: Vec<_> = problems.iter().map(Problem::to_string).collect();
+                write!(f, "the configuration has {}", problems.join("; "))
+            }
             StartError::Bind(address, error) => write!(f, "cannot listen on {address}: {error}"),
             StartError::Resolve(authority, error) => write!(
                 f,

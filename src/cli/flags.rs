@@ -4,10 +4,11 @@
 //! `config.rs`.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 
 use balancebeam::config::{
     Authority, Config, DEFAULT_HEALTH_PATH, EngineKind, Forwarding, HealthConfig, Limits, Policy,
-    RetryRules, StatusSet, Timeouts, WhenFull,
+    Problem, RetryRules, StatusSet, Timeouts, WhenFull, validate,
 };
 use balancebeam::server::StartError;
 use clap::{ArgAction, Args, Parser, Subcommand};
@@ -28,12 +29,10 @@ const POLICIES: Words<Policy> = &[
 const WHEN_FULL: Words<WhenFull> = &[("wait", WhenFull::Wait), ("refuse", WhenFull::Refuse)];
 const TRUE_OR_FALSE: Words<bool> = &[("true", true), ("false", false)];
 
-const LEAST_REQUEST_LINE: u64 = 64;
-const LEAST_HEAD: u64 = 1024;
-const MOST_HEAD: u64 = Limits::MAX_HEAD as u64;
-const MOST_FIELDS: u64 = Limits::MAX_FIELDS as u64;
-const MOST_THREADS: u64 = 1024;
-const MILLION: u64 = 1_000_000;
+/// 0 turns off what else is within `range`.
+fn or_zero(range: RangeInclusive<u64>) -> RangeInclusive<u64> {
+    0..=*range.end()
+}
 
 /// An HTTP/1.1 load balancer.
 #[derive(Debug, Parser)]
@@ -99,7 +98,7 @@ struct Listening {
           default_value = name_of(ENGINES, Config::default().engine))]
     engine: EngineKind,
     /// Worker threads [default: one a CPU]
-    #[arg(long, value_name = "N", value_parser = whole::<usize>(1..=MOST_THREADS))]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(validate::THREADS))]
     threads: Option<usize>,
 }
 
@@ -139,15 +138,17 @@ struct Health {
     active_health_check_timeout: Option<Seconds>,
     /// Failures in a row that eject an upstream (a refused connection does at once)
     #[arg(long, value_name = "N", hide_short_help = true,
-          value_parser = whole::<u32>(1..=MILLION), default_value_t = HealthConfig::default().fall)]
+          value_parser = whole::<u32>(validate::IN_A_ROW),
+          default_value_t = HealthConfig::default().fall)]
     health_fall: u32,
     /// Passed probes in a row that restore it
     #[arg(long, value_name = "N", hide_short_help = true,
-          value_parser = whole::<u32>(1..=MILLION), default_value_t = HealthConfig::default().rise)]
+          value_parser = whole::<u32>(validate::IN_A_ROW),
+          default_value_t = HealthConfig::default().rise)]
     health_rise: u32,
     /// Requests in a row answered with 5xx (but 501, 505), too late or malformed, that eject; 0 is
     /// never
-    #[arg(long, value_name = "N", value_parser = whole::<u32>(0..=MILLION),
+    #[arg(long, value_name = "N", value_parser = whole::<u32>(or_zero(validate::IN_A_ROW)),
           default_value_t = HealthConfig::default().eject_after.unwrap_or(0))]
     eject_after: u32,
 }
@@ -161,22 +162,22 @@ struct LimitFlags {
     max_requests_per_minute: u32,
     /// Client addresses that the rate limit remembers
     #[arg(long, value_name = "N", hide_short_help = true,
-          value_parser = whole::<usize>(1..=10 * MILLION),
+          value_parser = whole::<usize>(validate::RATE_LIMIT_CLIENTS),
           default_value_t = Limits::default().rate_limit_clients)]
     rate_limit_clients: usize,
     #[arg(long, value_name = "SIZE", hide_short_help = true,
-          value_parser = size(LEAST_REQUEST_LINE..=MOST_HEAD), help = format!(
+          value_parser = size(validate::REQUEST_LINE), help = format!(
         "Bytes of a request line; more is answered 414 [default: {}, --max-head at most]",
         Size::from(Limits::default().request_line)))]
     max_request_line: Option<Size>,
     /// Bytes of a head; more is answered 431
     #[arg(long, value_name = "SIZE", hide_short_help = true,
-          value_parser = size(LEAST_HEAD..=MOST_HEAD),
+          value_parser = size(validate::HEAD),
           default_value_t = Size::from(Limits::default().head))]
     max_head: Size,
     /// Fields in a head; more are answered 431
     #[arg(long, value_name = "N", hide_short_help = true,
-          value_parser = whole::<usize>(1..=MOST_FIELDS),
+          value_parser = whole::<usize>(validate::FIELDS),
           default_value_t = Limits::default().fields)]
     max_fields: usize,
     /// Bytes of a request body; more is answered 413; 0 is unlimited
@@ -185,7 +186,7 @@ struct LimitFlags {
     max_body: Size,
     /// Client connections open at a time [default: four fifths of the descriptor limit, less 32]
     #[arg(long, value_name = "N", hide_short_help = true,
-          value_parser = whole::<usize>(1..=MILLION))]
+          value_parser = whole::<usize>(validate::CONNECTIONS))]
     max_connections: Option<usize>,
     /// What happens to one more if no silent connection can be closed for it: it waits in the listen
     /// queue, or is answered 503
@@ -193,17 +194,17 @@ struct LimitFlags {
           default_value = name_of(WHEN_FULL, Limits::default().when_full))]
     when_full: WhenFull,
     /// Requests that one upstream has at a time; more wait; 0 is unlimited
-    #[arg(long, value_name = "N", value_parser = whole::<usize>(0..=MILLION),
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(or_zero(validate::IN_FLIGHT)),
           default_value_t = Limits::default().in_flight.unwrap_or(0))]
     max_in_flight: usize,
     #[arg(long, value_name = "N", hide_short_help = true,
-          value_parser = whole::<usize>(0..=MILLION), help = format!(
+          value_parser = whole::<usize>(validate::QUEUE), help = format!(
         "Requests that wait for room at an upstream (--max-in-flight); with more, some are answered 503; \
          0 lets none wait [default: {}]", Limits::default().queue))]
     max_queue: Option<usize>,
     /// Idle upstream connections kept for reuse, in all
     #[arg(long, value_name = "N", hide_short_help = true,
-          value_parser = whole::<usize>(0..=MILLION), default_value_t = Limits::default().pool)]
+          value_parser = whole::<usize>(validate::POOL), default_value_t = Limits::default().pool)]
     pool_size: usize,
 }
 
@@ -275,16 +276,16 @@ struct ForwardingFlags {
 #[command(next_help_heading = "Retries")]
 struct RetryFlags {
     /// Attempts that one request may make, the first one included
-    #[arg(long, value_name = "N", hide_short_help = true, value_parser = whole::<usize>(1..=1000),
+    #[arg(long, value_name = "N", hide_short_help = true, value_parser = whole::<usize>(validate::ATTEMPTS),
           default_value_t = RetryRules::default().attempts)]
     max_attempts: usize,
     /// Retries of requests already sent: percent of all requests ...
     #[arg(long, value_name = "PERCENT", hide_short_help = true,
-          value_parser = percent(0..=1000),
+          value_parser = percent(validate::BUDGET_PERCENT),
           default_value_t = RetryRules::default().budget_percent)]
     retry_budget: u32,
     /// ... and that many a second beside it
-    #[arg(long, value_name = "N", hide_short_help = true, value_parser = whole::<u32>(0..=MILLION),
+    #[arg(long, value_name = "N", hide_short_help = true, value_parser = whole::<u32>(validate::BUDGET_FLOOR),
           default_value_t = RetryRules::default().budget_floor)]
     retry_floor: u32,
     /// Try ejected upstreams when no live one is left
@@ -319,13 +320,13 @@ impl Flags {
                 ));
             }
         }
-        Ok(Config {
+        let config = Config {
             bind: self.listening.bind,
             upstreams: self.upstreams.upstream,
             engine: self.listening.engine,
             threads: self.listening.threads,
             policy: self.upstreams.policy,
-            limits: self.limits.into_config()?,
+            limits: self.limits.into_config(),
             timeouts: self.timeouts.into_config(),
             forwarding: self.forwarding.into_config()?,
             retry: RetryRules {
@@ -335,8 +336,24 @@ impl Flags {
                 fail_open: self.retries.fail_open,
             },
             health: self.health.into_config(),
-        })
+        };
+        match &validate::validate(&config)[..] {
+            [] => Ok(config),
+            [problem, ..] => Err(as_flags(problem)),
+        }
     }
+}
+
+/// A problem in the words of the command line. Each flag has checked its own value already.
+fn as_flags(problem: &Problem) -> String {
+    const FLAGS: [(&str, &str); 2] =
+        [("limits.request_line", "--max-request-line"), ("limits.head", "--max-head")];
+    let Problem { path, value, remedy } = problem;
+    let flag = FLAGS.iter().find(|(known, _)| known == path).map_or(*path, |(_, flag)| flag);
+    let named =
+        |text: String, (path, flag): &(&str, &str)| text.replace(&format!("`{path}`"), flag);
+    let remedy = FLAGS.iter().fold(remedy.to_string(), named);
+    format!("{flag} `{value}`: {remedy}")
 }
 
 impl Health {
@@ -361,21 +378,12 @@ impl Health {
 }
 
 impl LimitFlags {
-    fn into_config(self) -> Result<Limits, String> {
-        let head = self.max_head;
-        let request_line = match self.max_request_line {
-            Some(line) if line.0 > head.0 => {
-                return Err(format!(
-                    "--max-request-line `{line}`: a request line is part of a head; give at most \
-                     --max-head, which is {head}"
-                ));
-            }
-            Some(line) => line.in_memory(),
-            None => Limits::default().request_line.min(head.in_memory()),
-        };
-        Ok(Limits {
-            request_line,
-            head: head.in_memory(),
+    fn into_config(self) -> Limits {
+        let head = self.max_head.in_memory();
+        let request_line = self.max_request_line.map(Size::in_memory);
+        Limits {
+            request_line: request_line.unwrap_or(Limits::default().request_line.min(head)),
+            head,
             fields: self.max_fields,
             body: (self.max_body.0 > 0).then_some(self.max_body.0),
             connections: self.max_connections,
@@ -385,7 +393,7 @@ impl LimitFlags {
             pool: self.pool_size,
             requests_per_minute: self.max_requests_per_minute,
             rate_limit_clients: self.rate_limit_clients,
-        })
+        }
     }
 }
 

@@ -8,15 +8,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use balancebeam::config::{
-    Authority, BadValue, check_net, check_probe_host, check_probe_path, masked,
-};
+pub use balancebeam::config::Size;
+use balancebeam::config::validate::{LONGEST, check_net, check_probe_host, check_probe_path};
+use balancebeam::config::{Authority, BadValue, masked};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use ipnet::{IpNet, Ipv4Net};
 
-/// No deadline is longer: past a year, "off" was meant.
-const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
-/// The same as it is typed.
+/// The longest time, as it is typed.
 const YEAR: &str = "8760h";
 
 /// An upstream; one of several, where commas are between them, perhaps with spaces round them.
@@ -77,45 +75,6 @@ fn duration(text: &str) -> Option<Duration> {
     Duration::try_from_secs_f64(number / divisor * factor)
         .ok()
         .filter(|duration| *duration <= LONGEST)
-}
-
-/// A number of bytes, typed and shown with a suffix where one fits.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Size(pub u64);
-
-const SUFFIXES: [(&str, u32); 3] = [("G", 30), ("M", 20), ("K", 10)];
-
-impl From<usize> for Size {
-    fn from(bytes: usize) -> Self {
-        Size(bytes as u64)
-    }
-}
-
-impl Size {
-    /// The same in memory; a size that no memory has is the largest that could be.
-    pub fn in_memory(self) -> usize {
-        usize::try_from(self.0).unwrap_or(usize::MAX)
-    }
-
-    fn parse(text: &str) -> Option<Size> {
-        let upper = text.to_ascii_uppercase();
-        let short = upper.strip_suffix("IB").unwrap_or(&upper);
-        let (digits, shift) = SUFFIXES
-            .iter()
-            .find_map(|(suffix, shift)| Some((short.strip_suffix(suffix)?, *shift)))
-            .unwrap_or((&upper, 0));
-        digits_only(digits)?.checked_mul(1 << shift).map(Size)
-    }
-}
-
-impl fmt::Display for Size {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let fits = |shift: u32| self.0 != 0 && self.0.trailing_zeros() >= shift;
-        match SUFFIXES.iter().find(|(_, shift)| fits(*shift)) {
-            Some((suffix, shift)) => write!(f, "{}{suffix}", self.0 >> shift),
-            None => write!(f, "{}", self.0),
-        }
-    }
 }
 
 /// A size within `range` of bytes.

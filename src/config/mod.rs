@@ -14,11 +14,14 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::http1::head::HeadLimits;
-use crate::message::target;
 
 mod authority;
+mod size;
+pub mod validate;
 
 pub use authority::{Authority, masked};
+pub use size::Size;
+pub use validate::{Problem, validate};
 
 /// Everything a balancer needs to know before it starts.
 #[derive(Clone, Debug)]
@@ -186,15 +189,6 @@ pub struct HealthConfig {
     pub eject_after: Option<u32>,
 }
 
-/// The longest time that can be asked for.
-pub const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
-/// The most worker threads that can be asked for.
-pub const MOST_THREADS: usize = 1024;
-/// The most connections that can be asked for.
-pub const MOST_CONNECTIONS: usize = 1 << 20;
-
-const _: () = assert!(Limits::MAX_HEAD < crate::buffer::SIZE);
-
 /// The path that is probed unless another one is given.
 pub const DEFAULT_HEALTH_PATH: &str = "/";
 
@@ -231,94 +225,6 @@ impl Default for Limits {
             rate_limit_clients: 100_000,
         }
     }
-}
-
-impl Config {
-    /// Whether every value is within what the program can work with. What flags say is checked by
-    /// the flags already; this is for those who fill in the fields.
-    pub fn check(&self) -> Result<(), BadValue> {
-        let Config { limits, timeouts, retry, health, .. } = self;
-        let numbers = [
-            ("threads", self.threads.unwrap_or(1), 1..=MOST_THREADS),
-            ("limits.request_line", limits.request_line, 1..=Limits::MAX_HEAD),
-            ("limits.head", limits.head, 1..=Limits::MAX_HEAD),
-            ("limits.fields", limits.fields, 1..=Limits::MAX_FIELDS),
-            ("limits.connections", limits.connections.unwrap_or(1), 1..=MOST_CONNECTIONS),
-            ("limits.in_flight", limits.in_flight.unwrap_or(1), 1..=MOST_CONNECTIONS),
-            ("limits.queue", limits.queue, 0..=MOST_CONNECTIONS),
-            ("limits.pool", limits.pool, 0..=MOST_CONNECTIONS),
-            ("retry.attempts", retry.attempts, 1..=usize::MAX),
-            ("health.fall", health.fall as usize, 1..=usize::MAX),
-            ("health.rise", health.rise as usize, 1..=usize::MAX),
-            ("health.eject_after", health.eject_after.unwrap_or(1) as usize, 1..=usize::MAX),
-        ];
-        for (name, number, range) in numbers {
-            if !range.contains(&number) {
-                return Err(BadValue::new(&format!("{name} = {number}"), "it is out of range"));
-            }
-        }
-        let durations = [
-            ("timeouts.head", Some(timeouts.head)),
-            ("timeouts.idle", Some(timeouts.idle)),
-            ("timeouts.queue", Some(timeouts.queue)),
-            ("timeouts.connect", Some(timeouts.connect)),
-            ("timeouts.response", Some(timeouts.response)),
-            ("timeouts.progress", Some(timeouts.progress)),
-            ("timeouts.tunnel", Some(timeouts.tunnel)),
-            ("timeouts.linger", Some(timeouts.linger)),
-            ("timeouts.pool", Some(timeouts.pool)),
-            ("timeouts.drain", Some(timeouts.drain)),
-            ("health.interval", health.interval),
-            ("health.timeout", health.timeout),
-        ];
-        for (name, duration) in durations {
-            if duration.is_some_and(|duration| duration.is_zero() || duration > LONGEST) {
-                let value = format!("{name} = {:?}", duration.unwrap_or_default());
-                return Err(BadValue::new(&value, "give more than nothing, and a year at most"));
-            }
-        }
-        if timeouts.drain_grace > LONGEST {
-            let value = format!("timeouts.drain_grace = {:?}", timeouts.drain_grace);
-            return Err(BadValue::new(&value, "give a year at most"));
-        }
-        check_probe_path(&health.path)?;
-        health.host.as_deref().map_or(Ok(()), check_probe_host)?;
-        self.forwarding.trusted.iter().try_for_each(check_net)
-    }
-}
-
-/// Whether probes can ask for `path`.
-pub fn check_probe_path(path: &str) -> Result<(), BadValue> {
-    if path.contains('#') {
-        let remedy = "a fragment is not sent; leave out the # and what follows it";
-        return Err(BadValue::new(path, remedy));
-    }
-    if path.starts_with('/') && !path.chars().any(|c| c == ' ' || c.is_control()) {
-        return Ok(());
-    }
-    let remedy =
-        "give a path that begins with / and has no space or control character, such as /health";
-    Err(BadValue::new(path, remedy))
-}
-
-/// Whether probes can ask for `host`.
-pub fn check_probe_host(host: &str) -> Result<(), BadValue> {
-    if !host.is_empty() && target::is_host(host.as_bytes()) {
-        return Ok(());
-    }
-    let remedy = "give a host or host:port, such as app.example or app.example:8080";
-    Err(BadValue::new(&masked(host), remedy))
-}
-
-/// Whether `net` can be trusted: `10.0.0.1/8` may be meant as all of `10.0.0.0/8`, or as one address.
-pub fn check_net(net: &IpNet) -> Result<(), BadValue> {
-    let whole = net.trunc();
-    if *net == whole {
-        return Ok(());
-    }
-    let one = IpNet::from(net.addr());
-    let remedy = format!("host bits are set; give {whole}, or {one} for the one address");
-    Err(BadValue::new(&net.to_string(), remedy))
 }
 
 impl Limits {

@@ -84,9 +84,9 @@ fn statuses_are_lists_of_ranges() {
 
 #[test]
 fn what_the_program_cannot_work_with_is_named() {
-    assert_eq!(Config::default().check(), Ok(()));
+    assert_eq!(validate(&Config::default()), []);
     type Change = fn(&mut Config);
-    let changes: [(&str, Change); 12] = [
+    let changes: [(&str, Change); 16] = [
         ("timeouts.idle", |c| c.timeouts.idle = Duration::MAX),
         ("timeouts.drain", |c| c.timeouts.drain = Duration::ZERO),
         ("health.interval", |c| c.health.interval = Some(Duration::ZERO)),
@@ -94,6 +94,10 @@ fn what_the_program_cannot_work_with_is_named() {
         ("limits.request_line", |c| c.limits.request_line = 0),
         ("limits.connections", |c| c.limits.connections = Some(usize::MAX)),
         ("threads", |c| c.threads = Some(0)),
+        ("limits.head", |c| (c.limits.head, c.limits.request_line) = (1023, 64)),
+        ("`limits.head`, which is 1K", |c| c.limits.head = 1024),
+        ("limits.rate_limit_clients", |c| c.limits.rate_limit_clients = 0),
+        ("retry.attempts", |c| c.retry.attempts = 1001),
         ("/x#y", |c| c.health.path = "/x#y".to_string()),
         ("10.0.0.0/8", |c| c.forwarding.trusted = vec!["10.0.0.1/8".parse().unwrap()]),
         ("x y", |c| c.health.path = "x y".to_string()),
@@ -103,9 +107,13 @@ fn what_the_program_cannot_work_with_is_named() {
     for (name, change) in changes {
         let mut config = Config::default();
         change(&mut config);
-        let error = config.check().expect_err(name).to_string();
-        assert!(error.contains(name), "{error}");
+        let problems = validate(&config);
+        let [problem] = &problems[..] else { panic!("{name}: {problems:?}") };
+        assert!(problem.to_string().contains(name), "{problem}");
     }
+    let mut config = Config::default();
+    (config.threads, config.limits.fields) = (Some(0), 0);
+    assert_eq!(validate(&config).len(), 2, "all are told at once");
 }
 
 #[test]

@@ -59,14 +59,18 @@ fn fields_at_their_limit_pass_and_one_more_is_431(engine: EngineKind) {
     refused(engine, &with_fields(1000), &[431]);
 }
 
+fn small_head(c: &mut Config) {
+    (c.limits.head, c.limits.request_line) = (1024, 1024);
+}
+
 // Rule 8
 fn limits_can_be_set(engine: EngineKind) {
     type Set = fn(&mut Config);
     let rows: [(&str, Set, String, u16); 8] = [
         ("line 100", |c| c.limits.request_line = 100, with_line_of(100), 200),
         ("line 101", |c| c.limits.request_line = 100, with_line_of(101), 414),
-        ("head 300", |c| c.limits.head = 300, with_head_of(300), 200),
-        ("head 301", |c| c.limits.head = 300, with_head_of(301), 431),
+        ("head 1024", small_head, with_head_of(1024), 200),
+        ("head 1025", small_head, with_head_of(1025), 431),
         ("head 20000", |c| c.limits.head = 20_000, with_head_of(20_000), 200),
         ("5 fields", |c| c.limits.fields = 5, with_fields(5), 200),
         ("6 fields", |c| c.limits.fields = 5, with_fields(6), 431),
