@@ -68,9 +68,8 @@ where
 
 /// The ranges that the README and `--help` tell.
 fn check_config(config: Config) {
-    if let Err(bad) = config.check() {
-        panic!("the library refuses what the flags accept: {bad}");
-    }
+    let problems = balancebeam::config::validate(&config);
+    assert!(problems.is_empty(), "the flags let {problems:?} pass");
     let limits = &config.limits;
     let within = [
         ("threads", config.threads.unwrap_or(1), 1..=1024),
