@@ -174,7 +174,11 @@ fn configured([bits, limits]: [u8; 2]) -> Config {
             config.limits.fields = 256;
         }
     }
-    assert_eq!(config.check(), Ok(()), "a configuration that is accepted");
+    // Heads are smaller than a server's may be, so that few bytes reach their limit.
+    let is_small = |path| matches!(path, "limits.head" | "limits.request_line");
+    let mut problems = balancebeam::config::validate(&config);
+    problems.retain(|problem| !is_small(problem.path));
+    assert_eq!(problems, [], "a configuration that is accepted");
     config
 }
 
